@@ -1,0 +1,1 @@
+"""Where caches come from; only these modules know the network."""

@@ -1,0 +1,1 @@
+"""The CSI face of goldlink: identity, node and controller services over a unix socket."""
