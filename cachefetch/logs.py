@@ -42,8 +42,8 @@ class LogfmtFormatter(logging.Formatter):
     """Writes a record as one line of logfmt, whatever its values contain.
 
     A value stands bare when it is a word of printable characters without `"`, `=` and backslash, otherwise it is a JSON
-    string. An exception becomes the field `traceback`. A field named like one of the line's own keys gets a `_` behind its
-    name.
+    string. An exception becomes the field `traceback`. A field named like one of the line's own keys gets a `_` behind
+    its name.
     """
 
     def format(self, record: logging.LogRecord) -> str:
