@@ -5,9 +5,9 @@ Text, one line an entry, sorted by the raw bytes of the paths, so that the same 
     goldlink-manifest-v1 <entries> <files> <bytes>
     <type> <mode, octal> <mtime, ns> <size> <sha256 | symlink text | -> <path>
 
-The first line tells what the version amounts to without reading the rest, and betrays a cut-off file. Bytes of paths and
-symlink texts other than printable ASCII, and `%` and space, are written as `%XX`, so every name is one word and reversible.
-Reading and writing are streams: a million entries need no more memory than one.
+The first line tells what the version amounts to without reading the rest, and betrays a cut-off file. Bytes of paths
+and symlink texts other than printable ASCII, and `%` and space, are written as `%XX`, so every name is one word and
+reversible. Reading and writing are streams: a million entries need no more memory than one.
 """
 
 from __future__ import annotations
@@ -120,6 +120,19 @@ def read(path: Path) -> Iterator[Entry]:
         raise DataError(f"manifest {path} is cut off: {count} entries of {expected}; fetch the version anew")
 
 
+def common(left: Iterable[Entry], right: Iterable[Entry]) -> Iterator[Entry]:
+    """The entries that are in both, equal in everything; both come sorted."""
+    others = iter(right)
+    other = next(others, None)
+    for entry in left:
+        while other is not None and other.path < entry.path:
+            other = next(others, None)
+        if other is None:
+            return
+        if other == entry:
+            yield entry
+
+
 def digest(path: Path) -> str:
     """The version id that the manifest at `path` really has."""
     with path.open("rb") as file:
@@ -133,6 +146,4 @@ def _totals(line: bytes, path: Path) -> Totals:
     try:
         return Totals(*map(int, words[1:]))
     except ValueError as error:
-        raise DataError(
-            f"{path} is not a manifest that this version reads: fetch the version anew"
-        ) from error
+        raise DataError(f"{path} is not a manifest that this version reads: fetch the version anew") from error

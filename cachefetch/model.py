@@ -85,8 +85,9 @@ def short_id(version_id: str) -> str:
 def normal_mode(type_: EntryType, mode: int) -> int:
     """The permission bits that an entry has in the store, whatever the origin says.
 
-    Files become 0444, or 0555 when anybody may execute them; directories 0755; symlinks 0777. Golden trees belong to root
-    and serve pods of any user, so the origin's owner bits would only lock readers out; set-id and sticky bits are dropped.
+    Files become 0444, or 0555 when anybody may execute them; directories 0755; symlinks 0777. Golden trees belong to
+    root and serve pods of any user, so the origin's owner bits would only lock readers out; set-id and sticky bits
+    are dropped.
     """
     if type_ is EntryType.FILE:
         return 0o555 if mode & 0o111 else 0o444
@@ -97,8 +98,8 @@ def check_cache_name(name: str) -> str:
     """Return `name` if it can name a cache, raise InvalidRequest otherwise."""
     if len(name) > CACHE_NAME_MAX or not _CACHE_NAME.fullmatch(name) or ".." in name:
         raise InvalidRequest(
-            f"cache name {name!r} is not allowed: use at most {CACHE_NAME_MAX} lower-case letters, digits, '-' and '.', "
-            "starting and ending with a letter or digit"
+            f"cache name {name!r} is not allowed: use at most {CACHE_NAME_MAX} lower-case letters, digits, '-' "
+            "and '.', starting and ending with a letter or digit"
         )
     return name
 
@@ -107,7 +108,8 @@ def check_version_id(version_id: str) -> str:
     """Return `version_id` if it has the form of one, raise InvalidRequest otherwise."""
     if not _VERSION_ID.fullmatch(version_id):
         raise InvalidRequest(
-            f"version {version_id!r} is not a version id: use the 64 hexadecimal digits that 'cachefetch list -o json' shows"
+            f"version {version_id!r} is not a version id: use the 64 hexadecimal digits that "
+            "'cachefetch list -o json' shows"
         )
     return version_id
 
@@ -123,6 +125,7 @@ def check_volume_id(volume_id: str) -> str:
         or not volume_id.isprintable()
     ):
         raise InvalidRequest(
-            f"volume_id {volume_id!r} is not allowed: it must be one path component of at most {VOLUME_ID_MAX} printable bytes"
+            f"volume_id {volume_id!r} is not allowed: it must be one path component "
+            f"of at most {VOLUME_ID_MAX} printable bytes"
         )
     return volume_id

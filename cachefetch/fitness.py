@@ -1,0 +1,73 @@
+"""Whether a directory can hold a store: one mount, hardlinks, a local disk. Probed with real calls, not guessed."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from cachefetch.errors import StoreUnfit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_STATFS_BYTES = 256  # struct statfs is 120 bytes on 64 bit; its first word is f_type
+
+# statfs(2) and linux/magic.h. Their locks, renames or link counts cannot be relied on.
+_REMOTE = {
+    0x6969: "nfs", 0x517B: "smb", 0xFF534D42: "cifs", 0xFE534D42: "smb2", 0x00C36400: "ceph", 0x65735546: "fuse",
+    0x01021997: "9p", 0x5346414F: "afs", 0x6B414653: "afs", 0x0BD00BD0: "lustre", 0x47504653: "gpfs",
+    0x19830326: "beegfs",
+}  # fmt: skip
+
+
+def check_fitness(root: Path) -> None:
+    """Return if the store at `root`, whose directories exist, can work.
+
+    Raises:
+        StoreUnfit: says what to mount instead.
+    """
+    remote = _REMOTE.get(filesystem_magic(root))
+    if remote is not None:
+        raise StoreUnfit(
+            f"the state directory {root} is on a {remote} file system: mount a directory of a local disk there"
+        )
+    for name in ("caches", "volumes", "pool", "trash"):
+        _probe_link(root / "staging", root / name)
+
+
+def filesystem_magic(path: Path) -> int:
+    """`f_type` of statfs(2): the kind of file system."""
+    buffer = ctypes.create_string_buffer(_STATFS_BYTES)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
+    return (
+        int.from_bytes(buffer.raw[:8], "little" if ctypes.c_long.__ctype_le__ is ctypes.c_long else "big") & 0xFFFFFFFF
+    )
+
+
+def _probe_link(source: Path, dest: Path) -> None:
+    """st_dev proves nothing: link(2) says EXDEV between two mounts of one device (its man page), so ask it."""
+    probe, link = (place / f".probe-{secrets.token_hex(8)}" for place in (source, dest))
+    probe.touch(mode=0o600)
+    try:
+        link.hardlink_to(probe)
+        link.unlink()
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise StoreUnfit(
+                f"{source} and {dest} are two mounts, and files cannot be linked from one to the other: "
+                f"mount the whole state directory {source.parent} once, nothing below it"
+            ) from error
+        if error.errno in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
+            raise StoreUnfit(
+                f"the file system of {source.parent} has no hardlinks ({error.strerror}): "
+                "use a directory on ext4, XFS, btrfs or another file system that has them"
+            ) from error
+        raise
+    finally:
+        probe.unlink()

@@ -1,0 +1,157 @@
+"""The entries of a version that is being staged, in a SQLite file: sorted on disk, found by path, any number of them.
+
+A source delivers entries in its own order and a manifest wants them sorted; a million of them do not belong in memory.
+After the version is published the same file stays beside the cache as its *origin*: it remembers what the source said
+about every path (the token: an ETag, a layer digest, a file's inode and times), so that the next refresh fetches the
+change only. It is a memory aid: when it is lost or damaged, the next refresh reads everything again and nothing is
+wrong.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, NamedTuple
+
+from cachefetch.model import Entry, EntryType, Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE entry (path BLOB PRIMARY KEY, type TEXT NOT NULL, mode INTEGER NOT NULL, mtime INTEGER NOT NULL,
+    size INTEGER NOT NULL, digest TEXT NOT NULL, target BLOB NOT NULL, token BLOB NOT NULL, kept INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+_PUT = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "path, type, mode, mtime, size, digest, target"
+_BATCH = 2000
+_CACHE_KIB = 16 * 1024
+
+
+class Known(NamedTuple):
+    """What is remembered of one path."""
+
+    entry: Entry
+    token: bytes
+
+
+class Index:
+    """Entries of one tree with their tokens, and the source's own notes in `meta`."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+        self._pending: list[tuple[object, ...]] = []
+        self._closed = False
+
+    @classmethod
+    def create(cls, path: Path) -> Index:
+        """A new, empty index at `path`; a file that is there is replaced."""
+        path.unlink(missing_ok=True)
+        index = cls(path, _connect(path))
+        index._db.executescript(_SCHEMA)
+        return index
+
+    @classmethod
+    def open(cls, path: Path) -> Index | None:
+        """The index at `path` for reading; None when it is absent or unreadable, because it is only a memory aid."""
+        if not path.exists():
+            return None
+        try:
+            index = cls(path, _connect(path))
+            index.count()
+        except sqlite3.DatabaseError:
+            return None
+        return index
+
+    def close(self) -> None:
+        """Write what is pending and close the file; closing twice is once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._flush()
+        self._db.commit()
+        self._db.close()
+
+    def put(self, entry: Entry, token: bytes = b"", *, kept: bool = False) -> None:
+        """Add an entry, or replace the one of the same path; `kept` says that its file is linked from before."""
+        self._pending.append((
+            entry.path, entry.type.value, entry.mode, entry.mtime_ns, entry.size,
+            entry.digest, entry.target, token, kept,
+        ))  # fmt: skip
+        if len(self._pending) >= _BATCH:
+            self._flush()
+
+    def find(self, path: bytes) -> Known | None:
+        """What is known of `path`."""
+        self._flush()
+        row = self._db.execute(f"SELECT {_COLUMNS}, token FROM entry WHERE path = ?", (path,)).fetchone()  # noqa: S608
+        return Known(_entry(row[:-1]), row[-1]) if row else None
+
+    def token(self, path: bytes) -> bytes | None:
+        """What the source said about `path`; None when the path is unknown."""
+        self._flush()
+        row = self._db.execute("SELECT token FROM entry WHERE path = ?", (path,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def count(self) -> int:
+        """How many entries there are."""
+        self._flush()
+        return int(self._db.execute("SELECT count(*) FROM entry").fetchone()[0])
+
+    def totals(self) -> Totals:
+        """What the entries amount to."""
+        self._flush()
+        query = "SELECT count(*), ifnull(sum(type = 'f'), 0), ifnull(sum(size), 0) FROM entry"
+        return Totals(*self._db.execute(query).fetchone())
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries in the order of their raw paths."""
+        yield from self._select("true")
+
+    def directories(self) -> Iterator[Entry]:
+        """The directories, in the order of their raw paths."""
+        yield from self._select("type = 'd'")
+
+    def fresh_files(self) -> Iterator[Entry]:
+        """The files that were not kept from the previous version, in the order of their raw paths."""
+        yield from self._select("type = 'f' AND NOT kept")
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """The notes of the source and of the refresh."""
+        return dict(self._db.execute("SELECT key, value FROM meta"))
+
+    def remember(self, meta: Mapping[str, str]) -> None:
+        """Add to the notes."""
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
+
+    def _select(self, condition: str) -> Iterator[Entry]:
+        self._flush()
+        query = f"SELECT {_COLUMNS} FROM entry WHERE {condition} ORDER BY path"  # noqa: S608  (our own words only)
+        yield from map(_entry, self._db.execute(query))
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._db.executemany(_PUT, self._pending)
+            self._pending.clear()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Losing this file costs time only, so it needs neither a journal nor fsync.
+    connection = sqlite3.connect(path, check_same_thread=False)
+    for pragma in (
+        "journal_mode = OFF",
+        "synchronous = OFF",
+        f"cache_size = -{_CACHE_KIB}",
+        "locking_mode = EXCLUSIVE",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
+
+
+def _entry(row: tuple[bytes, str, int, int, int, str, bytes]) -> Entry:
+    path, type_, mode, mtime, size, digest, target = row
+    return Entry(path, EntryType(type_), mode, mtime, size, digest, target)

@@ -1,0 +1,337 @@
+"""A version being built in a private directory, entry by entry, until it is sealed.
+
+A stage is where untrusted content becomes files. Every path is checked, every directory is opened component by
+component without following symlinks, every file is created exclusively, so no entry can leave the tree, pass through
+a symlink, or replace another. Owners, modes and times are set to what the manifest says (`model.normal_mode`),
+content is hashed while it streams, and bytes, entries and free space are bounded.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from cachefetch import durable, manifest
+from cachefetch.errors import DataError, OutOfSpace, UnsafeEntry
+from cachefetch.linktree import Linker
+from cachefetch.model import Entry, EntryType, Totals, normal_mode
+from cachefetch.paths import check_entry_path, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cachefetch.index import Index
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK = 1 << 20
+_OPEN_DIRECTORIES = 64
+_SPACE_CHECK_BYTES = 64 << 20
+_SPACE_CHECK_ENTRIES = 4096
+_UNKNOWN_MTIME = 0  # of directories that the source does not list: the same on every node
+
+
+class Readable(Protocol):
+    """Where a file's bytes come from."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next bytes, at most `size`; empty at the end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a version may take."""
+
+    max_bytes: int | None = None
+    """`maxBytes` of the cache; None: as much as there is room."""
+    max_entries: int = 10_000_000
+    free_share: float = 0.02
+    """Share of the file system's space and inodes that must stay free, so that a bad origin cannot fill the node."""
+
+
+@dataclass(frozen=True)
+class Previous:
+    """The version before, whose unchanged files are linked rather than fetched."""
+
+    tree: Path
+    manifest: Path
+    index: Index | None
+    """What the source said then; None when that is not known."""
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A complete version that only needs its rename into place."""
+
+    directory: Path
+    """Holds `manifest` and `tree/`."""
+    id: str
+    totals: Totals
+
+
+class Stage:
+    """Takes the entries of one version, in any order, parents before children or not at all."""
+
+    def __init__(
+        self,
+        directory: Path,
+        scratch: Path,
+        index: Index,
+        *,
+        previous: Previous | None = None,
+        limits: Limits | None = None,
+        on_bytes: Callable[[int], None] = lambda _count: None,
+    ) -> None:
+        """Build in `directory`, which exists and is empty.
+
+        `scratch` is a directory that outlives a failure: sources keep partial downloads there. `on_bytes` hears how
+        many bytes of content arrived.
+        """
+        self.place = directory
+        self.scratch = scratch
+        self.index = index
+        self.linker = Linker()
+        self._previous = previous
+        self._limits = limits or Limits()
+        self._on_bytes = on_bytes
+        self._entries = 0
+        self._bytes = 0
+        self._bytes_at_check = -_SPACE_CHECK_BYTES
+        (directory / "tree").mkdir(mode=0o755)
+        self._root = os.open(directory / "tree", _DIRECTORY)
+        os.fchown(self._root, 0, 0)
+        self._open: dict[bytes, int] = {}
+        self._previous_root = os.open(previous.tree, _DIRECTORY) if previous else -1
+
+    def close(self) -> None:
+        """Give back the open directories; the stage takes no more entries."""
+        fds = [*self._open.values(), self._root, self._previous_root]
+        self._open.clear()
+        self._root = self._previous_root = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+    def directory(self, path: bytes, mtime_ns: int, token: bytes = b"") -> None:
+        """A directory; it may be there already, made for an entry below it."""
+        check_entry_path(path)
+        parent, name = self._parent(path)
+        self._count_entry()
+        with _refusals(path):
+            if not self._make_directory(name, parent) and not _is_directory(name, parent):
+                raise UnsafeEntry(f"entry {show(path)} is refused: another entry has that path")
+        self.index.put(_directory(path, mtime_ns), token)
+
+    def file(
+        self,
+        path: bytes,
+        mode: int,
+        mtime_ns: int,
+        content: Readable,
+        *,
+        size: int | None = None,
+        digest: str | None = None,
+        token: bytes = b"",
+    ) -> None:
+        """A file with the bytes of `content`, compared with `size` and `digest` (sha256, hex) where they are known.
+
+        Raises:
+            DataError: size or digest differ.
+        """
+        check_entry_path(path)
+        parent, name = self._parent(path)
+        self._count_entry()
+        mode = normal_mode(EntryType.FILE, mode)
+        with _refusals(path):
+            fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
+        try:
+            written, found = self._pour(content, fd, path)
+            os.fchmod(fd, mode)
+            os.utime(fd, ns=(mtime_ns, mtime_ns))
+        finally:
+            os.close(fd)
+        if size is not None and written != size:
+            raise DataError(f"file {show(path)} has {written} bytes, announced were {size}: the origin is damaged")
+        if digest is not None and found != digest:
+            raise DataError(f"file {show(path)} has digest sha256:{found}, expected was sha256:{digest}")
+        self.index.put(Entry(path, EntryType.FILE, mode, mtime_ns, written, found), token)
+
+    def symlink(self, path: bytes, target: bytes, mtime_ns: int, token: bytes = b"") -> None:
+        """A symlink with `target` as its text, whatever that is: it is never followed by goldlink."""
+        check_entry_path(path)
+        parent, name = self._parent(path)
+        self._count_entry()
+        with _refusals(path):
+            os.symlink(target, name, dir_fd=parent)
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+        entry = Entry(path, EntryType.SYMLINK, normal_mode(EntryType.SYMLINK, 0), mtime_ns, target=target)
+        self.index.put(entry, token)
+
+    def copy(self, path: bytes, original: bytes, mode: int, mtime_ns: int) -> None:
+        """A plain file with the content of `original`, an earlier file of this stage: what a hardlink becomes."""
+        check_entry_path(original)
+        parent, name = self._parent(original)
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        except OSError as error:
+            raise UnsafeEntry(
+                f"entry {show(path)} is refused: it links to {show(original)}, no earlier file"
+            ) from error
+        with os.fdopen(fd, "rb", buffering=0) as content:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise UnsafeEntry(f"entry {show(path)} is refused: it links to {show(original)}, which is no file")
+            self.file(path, mode, mtime_ns, content)
+
+    def keep(self, path: bytes, mode: int, mtime_ns: int, token: bytes) -> bool:
+        """Take the file from the previous version if the source said `token` about it then; False: fetch it."""
+        if self._previous is None or self._previous.index is None or not token:
+            return False
+        known = self._previous.index.find(path)
+        if known is None or known.token != token or known.entry.type is not EntryType.FILE:
+            return False
+        entry = known.entry
+        if (normal_mode(EntryType.FILE, mode), mtime_ns) != (entry.mode, entry.mtime_ns):
+            return False
+        check_entry_path(path)
+        parent, name = self._parent(path)
+        self._count_entry()
+        with _refusals(path):
+            self.linker.link(path, self._previous_root, name, parent)
+        self._count_bytes(entry.size, path)
+        self.index.put(entry, token, kept=True)
+        return True
+
+    def seal(self) -> Sealed:
+        """Finish the version: share what is equal with the one before, set directory times, write the manifest."""
+        self._reunite()
+        for entry in self.index.directories():
+            os.utime(entry.path, ns=(entry.mtime_ns, entry.mtime_ns), dir_fd=self._root, follow_symlinks=False)
+        os.utime(self._root, ns=(_UNKNOWN_MTIME, _UNKNOWN_MTIME))
+        totals = self.index.totals()
+        path = self.place / "manifest"
+        with path.open("xb") as file:
+            version_id = manifest.write(self.index.entries(), totals, file)
+        path.chmod(0o444)
+        durable.sync_filesystem(self.place)
+        return Sealed(self.place, version_id, totals)
+
+    def _reunite(self) -> None:
+        """Replace files that turned out equal to the previous version's (path, content, mode, mtime) by links."""
+        if self._previous is None:
+            return
+        outside = os.open(self.place, _DIRECTORY)
+        try:
+            for entry in manifest.common(self.index.fresh_files(), manifest.read(self._previous.manifest)):
+                parent, name = self._parent(entry.path)
+                self.linker.link(entry.path, self._previous_root, "twin", outside)
+                os.rename("twin", name, src_dir_fd=outside, dst_dir_fd=parent)
+        finally:
+            os.close(outside)
+
+    def _pour(self, content: Readable, fd: int, path: bytes) -> tuple[int, str]:
+        sha256, written = hashlib.sha256(), 0
+        while chunk := content.read(_CHUNK):
+            self._count_bytes(len(chunk), path)
+            sha256.update(chunk)
+            _write_all(fd, chunk)
+            written += len(chunk)
+            self._on_bytes(len(chunk))
+        return written, sha256.hexdigest()
+
+    def _parent(self, path: bytes) -> tuple[int, bytes]:
+        """The open directory that holds `path`, made when missing, and the last component."""
+        head, _, name = path.rpartition(b"/")
+        return (self._directory(head) if head else self._root), name
+
+    def _directory(self, path: bytes) -> int:
+        fd = self._open.pop(path, -1)
+        if fd < 0:
+            parent, name = self._parent(path)
+            with _refusals(path):
+                if self._make_directory(name, parent):
+                    self._count_entry()
+                    self.index.put(_directory(path, _UNKNOWN_MTIME))
+                fd = os.open(name, _DIRECTORY, dir_fd=parent)
+        self._open[path] = fd  # last in the order of the dict: the most recently used
+        if len(self._open) > _OPEN_DIRECTORIES:
+            os.close(self._open.pop(next(iter(self._open))))
+        return fd
+
+    def _make_directory(self, name: bytes, parent: int) -> bool:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            return False
+        os.chmod(name, normal_mode(EntryType.DIRECTORY, 0), dir_fd=parent)  # whatever the umask
+        return True
+
+    def _count_entry(self) -> None:
+        self._entries += 1
+        if self._entries > self._limits.max_entries:
+            raise UnsafeEntry(f"the version is refused: it has more than {self._limits.max_entries} entries")
+        if self._entries % _SPACE_CHECK_ENTRIES == 0:
+            self._check_space()
+
+    def _count_bytes(self, count: int, path: bytes) -> None:
+        self._bytes += count
+        limit = self._limits.max_bytes
+        if limit is not None and self._bytes > limit:
+            raise OutOfSpace(
+                f"the version is larger than maxBytes {limit}, reached at {show(path)}: "
+                "raise maxBytes or shrink the source"
+            )
+        if self._bytes - self._bytes_at_check >= _SPACE_CHECK_BYTES:
+            self._bytes_at_check = self._bytes
+            self._check_space()
+
+    def _check_space(self) -> None:
+        """Stop before the node is full; quotas and ENOSPC are handled where they strike."""
+        status = os.fstatvfs(self._root)
+        share = self._limits.free_share
+        if status.f_bavail < share * status.f_blocks or status.f_favail < share * status.f_files:
+            raise OutOfSpace(
+                f"less than {share:.0%} of the space or inodes of the state directory's file system would stay free: "
+                "free some, or lower `retain`, or set maxBytes"
+            )
+
+
+def _directory(path: bytes, mtime_ns: int) -> Entry:
+    return Entry(path, EntryType.DIRECTORY, normal_mode(EntryType.DIRECTORY, 0), mtime_ns)
+
+
+def _is_directory(name: bytes, parent: int) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+
+
+def _write_all(fd: int, chunk: bytes) -> None:
+    done = os.write(fd, chunk)
+    while done < len(chunk):
+        done += os.write(fd, memoryview(chunk)[done:])
+
+
+_REFUSALS = {
+    errno.EEXIST: "another entry has that path",
+    errno.ENOTDIR: "an entry above it is a file or a symlink",
+    errno.ELOOP: "an entry above it is a symlink",
+    errno.ENAMETOOLONG: "its path is too long",
+    errno.EINVAL: "the file system does not take its name",
+}
+
+
+@contextmanager
+def _refusals(path: bytes) -> Iterator[None]:
+    """What the file system says against an entry's path is the entry's fault."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REFUSALS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise UnsafeEntry(f"entry {show(path)} is refused: {reason}") from error

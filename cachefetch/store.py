@@ -1,0 +1,276 @@
+"""The store: golden versions of caches in one directory of one mount, published by rename, never modified after.
+
+    <root>/caches/<cache>/versions/<id>/{manifest, tree/…}
+                         /current -> versions/<id>
+                         /origin.db                      what the source said at the last refresh (`index`)
+          /staging/<cache>/                              a fetch under way
+          /pool/  /volumes/  /locks/  /trash/  /run/
+
+Everything that is linked lives below this one directory, because link(2) and rename(2) fail with EXDEV even between two
+mounts of one device. Whoever reads a version holds the cache's lock shared; garbage collection takes it alone, for as
+long as a decision and some renames take. A version's name is its content's digest, so publishing the same twice is one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cachefetch import durable, manifest, retention
+from cachefetch.errors import UnknownVersion
+from cachefetch.fitness import check_fitness
+from cachefetch.index import Index
+from cachefetch.model import Version, check_cache_name, check_version_id
+from cachefetch.records import Records
+from cachefetch.stage import Limits, Previous, Sealed, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+_LAYOUT = ("caches", "staging", "pool", "volumes", "locks", "trash", "run")
+_ORIGIN = "origin.db"
+
+
+class Store:
+    """The versions of all caches of one node (or one laptop)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.records = Records(root / "volumes")
+        self.trash = root / "trash"
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """The store at `root`, made when it is not there.
+
+        Raises:
+            StoreUnfit: the directory cannot hold a store; says what to mount instead.
+        """
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name in _LAYOUT:
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+        check_fitness(root)
+        return cls(root)
+
+    # What there is
+
+    def caches(self) -> list[str]:
+        """The caches that have a directory, whether or not they are still declared."""
+        return sorted(place.name for place in (self.root / "caches").iterdir())
+
+    def current(self, cache: str) -> str | None:
+        """The id of the version that new volumes get; None while there is none. Reads one symlink."""
+        try:
+            return (self._cache(cache) / "current").readlink().name
+        except FileNotFoundError:
+            return None
+
+    def has(self, cache: str, version_id: str) -> bool:
+        """Whether the version is on this node."""
+        return self.tree(cache, version_id).is_dir()
+
+    def tree(self, cache: str, version_id: str) -> Path:
+        """Where the golden tree of the version is, or would be."""
+        return self._version(cache, version_id) / "tree"
+
+    def manifest(self, cache: str, version_id: str) -> Path:
+        """Where the manifest of the version is, or would be."""
+        return self._version(cache, version_id) / "manifest"
+
+    def version(self, cache: str, version_id: str) -> Version:
+        """The published version.
+
+        Raises:
+            UnknownVersion: it is not on this node.
+        """
+        path = self.manifest(cache, version_id)
+        try:
+            return Version(cache, version_id, manifest.read_totals(path), path.parent.stat().st_mtime)
+        except FileNotFoundError as error:
+            raise UnknownVersion(
+                f"cache {cache!r} has no version {version_id} on this node: 'cachefetch list' shows the ones there are"
+            ) from error
+
+    def versions(self, cache: str) -> list[Version]:
+        """The published versions, oldest first."""
+        found = [self.version(cache, place.name) for place in self._versions(cache)]
+        return sorted(found, key=lambda version: (version.published, version.id))
+
+    def find(self, cache: str, prefix: str) -> Version:
+        """The one version whose id starts with `prefix`, as people write it.
+
+        Raises:
+            UnknownVersion: there is none, or more than one.
+        """
+        ids = [place.name for place in self._versions(cache) if place.name.startswith(prefix)]
+        if len(ids) != 1:
+            found = "none" if not ids else f"{len(ids)} versions"
+            raise UnknownVersion(f"{cache}@{prefix} names {found}: 'cachefetch list -o json' shows the whole ids")
+        return self.version(cache, ids[0])
+
+    def users(self, cache: str) -> dict[str, int]:
+        """How many volumes use each version of the cache."""
+        users: dict[str, int] = {}
+        for record in self.records.all():
+            if record.cache == cache:
+                users[record.version] = users.get(record.version, 0) + 1
+        return users
+
+    def origin(self, cache: str) -> Index | None:
+        """What the source said at the last refresh; None when that is not known, or its version is gone."""
+        index = Index.open(self._cache(cache) / _ORIGIN)
+        if index is None:
+            return None
+        version_id = index.meta.get("version", "")
+        if not version_id or not self.has(cache, version_id):
+            index.close()
+            return None
+        return index
+
+    # Using it
+
+    @contextmanager
+    def pin(self, cache: str) -> Iterator[None]:
+        """Hold every version of the cache while reading it, or until a volume record names the one in use."""
+        with durable.shared(self._lock(cache)):
+            yield
+
+    @contextmanager
+    def refreshing(self, cache: str) -> Iterator[None]:
+        """Be the one who refreshes the cache.
+
+        Raises:
+            Busy: another process does.
+        """
+        check_cache_name(cache)
+        busy = f"cache {cache!r} is being refreshed by another process: wait for it to finish"
+        with durable.exclusive(self.root / "locks" / f"{cache}.refresh", busy):
+            yield
+
+    @contextmanager
+    def stage(
+        self,
+        cache: str,
+        source: str,
+        *,
+        limits: Limits | None = None,
+        on_bytes: Callable[[int], None] = lambda _count: None,
+    ) -> Iterator[Stage]:
+        """A stage for a new version of the cache; the caller is `refreshing` it.
+
+        `source` identifies where it comes from: partial downloads in `scratch` are found again by the same source
+        only. What was staged is gone at the end unless it was published; `scratch` stays when an exception ends the
+        stage.
+        """
+        home = self.root / "staging" / cache
+        place, scratch = home / "new", home / source
+        for leftover in home.iterdir() if home.is_dir() else ():
+            if leftover != scratch:
+                self.discard(leftover)
+        for directory in (home, scratch):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        place.mkdir(mode=0o755)
+        with self.pin(cache):
+            previous = self._previous(cache)
+            index = Index.create(home / _ORIGIN)
+            stage = Stage(place, scratch, index, previous=previous, limits=limits, on_bytes=on_bytes)
+            try:
+                yield stage
+                self.discard(scratch)
+            finally:
+                stage.close()
+                index.close()
+                if previous and previous.index:
+                    previous.index.close()
+                if place.exists():
+                    self.discard(place)
+
+    def publish(self, cache: str, sealed: Sealed, origin: Index, meta: dict[str, str]) -> Version:
+        """Make a sealed version visible and current; remember what the source said.
+
+        The commit point is one rename. A version that is there already is only made current again.
+        """
+        place = self._version(cache, sealed.id)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not place.exists():
+            os.utime(sealed.directory)
+            sealed.directory.rename(place)
+            durable.sync_directory(place.parent)
+        self.set_current(cache, sealed.id)
+        origin.remember({**meta, "version": sealed.id})
+        origin.close()
+        origin.path.rename(self._cache(cache) / _ORIGIN)
+        return self.version(cache, sealed.id)
+
+    def set_current(self, cache: str, version_id: str) -> None:
+        """Let new volumes get this version, which is published; one rename."""
+        if self.current(cache) != version_id:
+            durable.point(self._cache(cache) / "current", f"versions/{version_id}")
+
+    # Getting rid of it
+
+    def gc(self, cache: str, retain: int | None) -> list[Version]:
+        """Drop the versions that nobody needs (`retention.superfluous`); returns them.
+
+        With `retain` None the cache is not declared any more: only what volumes use stays.
+
+        Raises:
+            Busy: a version of the cache is being read; the next collection will do.
+        """
+        busy = f"cache {cache!r} is in use by a refresh, a verification or a publish: collect again later"
+        with durable.exclusive(self._lock(cache), busy):
+            used = self.users(cache)
+            current = None if retain is None else self.current(cache)
+            dropped = retention.superfluous(self.versions(cache), current=current, used=used, retain=retain or 0)
+            if retain is None and self.current(cache) not in used:
+                (self._cache(cache) / "current").unlink(missing_ok=True)
+            for version in dropped:
+                self.discard(self._version(cache, version.id))
+            if retain is None and not self._versions(cache):
+                self.discard(self._cache(cache))
+        return dropped
+
+    def drop(self, cache: str, version_id: str) -> None:
+        """Withdraw a damaged version, even the current one: absent is better than wrong. Link trees made from it stay.
+
+        Raises:
+            Busy: the cache is being read.
+        """
+        with durable.exclusive(self._lock(cache), f"cache {cache!r} is in use: verify again later"):
+            if self.current(cache) == version_id:
+                (self._cache(cache) / "current").unlink(missing_ok=True)
+            self.discard(self._version(cache, version_id))
+
+    def discard(self, path: Path) -> None:
+        """Rename a file or directory of the store away; `empty_trash` deletes it later."""
+        path.rename(self.trash / f"{secrets.token_hex(8)}-{path.name[:100]}")
+
+    # Where things are
+
+    def _previous(self, cache: str) -> Previous | None:
+        current = self.current(cache)
+        if current is None or not self.has(cache, current):
+            return None
+        origin = self.origin(cache)
+        if origin is not None and origin.meta["version"] != current:
+            origin.close()
+            origin = None
+        return Previous(self.tree(cache, current), self.manifest(cache, current), origin)
+
+    def _versions(self, cache: str) -> list[Path]:
+        try:
+            return list((self._cache(cache) / "versions").iterdir())
+        except FileNotFoundError:
+            return []
+
+    def _cache(self, cache: str) -> Path:
+        return self.root / "caches" / check_cache_name(cache)
+
+    def _version(self, cache: str, version_id: str) -> Path:
+        return self._cache(cache) / "versions" / check_version_id(version_id)
+
+    def _lock(self, cache: str) -> Path:
+        return self.root / "locks" / check_cache_name(cache)

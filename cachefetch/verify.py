@@ -1,0 +1,146 @@
+"""Does a golden tree still equal its manifest? Names every path that does not.
+
+The quick check compares names, types, sizes, modes, owners and times, without reading a file: enough after a power
+cut. The full one also reads and hashes everything: enough after a suspicion.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from cachefetch import manifest
+from cachefetch.errors import DataError
+from cachefetch.model import Entry, EntryType, short_id
+from cachefetch.paths import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cachefetch.store import Store
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_TYPES = {EntryType.FILE: stat.S_IFREG, EntryType.DIRECTORY: stat.S_IFDIR, EntryType.SYMLINK: stat.S_IFLNK}
+
+
+class Damage(NamedTuple):
+    """One path that is not as the manifest says."""
+
+    path: bytes
+    what: str
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"{show(self.path)}: {self.what}"
+
+
+def verify(
+    store: Store,
+    cache: str,
+    version_id: str,
+    *,
+    content: bool = True,
+    on_bytes: Callable[[int], None] = lambda _count: None,
+) -> Iterator[Damage]:
+    """Every difference between the golden tree and its manifest; none means that it is as published.
+
+    The caller pins the cache. With `content` every byte is read and hashed, without only what stat(2) tells is
+    compared.
+    """
+    path = store.manifest(cache, version_id)
+    try:
+        if manifest.digest(path) != version_id:
+            yield Damage(
+                b"", f"the manifest of {cache}@{short_id(version_id)} is not the one that gave the version its name"
+            )
+            return
+        tree = os.open(store.tree(cache, version_id), _DIRECTORY)
+    except FileNotFoundError as error:
+        yield Damage(b"", f"{error.filename} is missing")
+        return
+    try:
+        seen = 0
+        for entry in manifest.read(path):
+            difference = _difference(entry, tree)
+            seen += difference != _MISSING
+            if not difference and content and entry.type is EntryType.FILE:
+                difference = _content_difference(entry, tree, on_bytes)
+            if difference:
+                yield Damage(entry.path, difference)
+        if _count(tree) != seen:
+            yield from _extras(path, tree)
+    except DataError as error:
+        yield Damage(b"", str(error))
+    finally:
+        os.close(tree)
+
+
+_MISSING = "is missing"
+
+
+def _difference(entry: Entry, tree: int) -> str:
+    """What stat(2) says against the entry; empty when nothing."""
+    try:
+        status = os.stat(entry.path, dir_fd=tree, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    difference = _status_difference(entry, status)
+    if not difference and entry.type is EntryType.SYMLINK and os.readlink(entry.path, dir_fd=tree) != entry.target:
+        return "points elsewhere"
+    return difference
+
+
+def _status_difference(entry: Entry, status: os.stat_result) -> str:
+    if stat.S_IFMT(status.st_mode) != _TYPES[entry.type]:
+        return f"is a {stat.filemode(status.st_mode)[0]!r}, not a {entry.type.name.lower()}"
+    if entry.type is not EntryType.SYMLINK and stat.S_IMODE(status.st_mode) != entry.mode:
+        return f"has mode {stat.S_IMODE(status.st_mode):04o}, not {entry.mode:04o}"
+    if (status.st_uid, status.st_gid) != (0, 0):
+        return f"belongs to {status.st_uid}:{status.st_gid}, not to root"
+    if status.st_mtime_ns != entry.mtime_ns:
+        return f"has mtime {status.st_mtime_ns} ns, not {entry.mtime_ns}"
+    if entry.type is EntryType.FILE and status.st_size != entry.size:
+        return f"has {status.st_size} bytes, not {entry.size}"
+    return ""
+
+
+def _content_difference(entry: Entry, tree: int, on_bytes: Callable[[int], None]) -> str:
+    try:
+        fd = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree)
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    on_bytes(entry.size)
+    return "" if digest == entry.digest else f"has content sha256:{digest}, not sha256:{entry.digest}"
+
+
+def _walk(tree: int, path: bytes = b".") -> Iterator[bytes]:
+    """Every path below, relative to the tree."""
+    pending = [path]
+    while pending:
+        directory = pending.pop()
+        fd = os.open(directory, _DIRECTORY, dir_fd=tree)
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    below = directory + b"/" + os.fsencode(entry.name)
+                    yield below[2:]
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(below)
+        finally:
+            os.close(fd)
+
+
+def _count(tree: int) -> int:
+    return sum(1 for _ in _walk(tree))
+
+
+def _extras(path: Path, tree: int) -> Iterator[Damage]:
+    expected = {entry.path for entry in manifest.read(path)}  # in memory: only for a tree that is damaged anyway
+    for found in _walk(tree):
+        if found not in expected:
+            yield Damage(found, "is not in the manifest")
