@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_CHUNK = 1 << 24
+_BLOCK = 512  # unit of st_blocks (stat(2))
 
 FALLBACK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY, errno.ENOSYS})
 """Errors after which another link mode is tried: the file system says that this mode is not to be had here."""
@@ -41,6 +42,8 @@ class LinkReport:
     modes: Counter[LinkMode] = field(default_factory=Counter)
     """Files and symlinks by how they got there."""
     directories: int = 0
+    own_bytes: int = 0
+    """Disk space of the directories and size of the copies: what the tree costs beyond the golden one."""
     fallbacks: Counter[tuple[LinkMode, str]] = field(default_factory=Counter)
     """How often a mode was refused, by the name of the error."""
 
@@ -48,6 +51,11 @@ class LinkReport:
     def files(self) -> int:
         """Files and symlinks together."""
         return self.modes.total()
+
+    @property
+    def own_inodes(self) -> int:
+        """Inodes that the tree does not share with the golden one."""
+        return self.directories + self.files - self.modes[LinkMode.HARDLINK]
 
     @property
     def mode(self) -> LinkMode:
@@ -86,6 +94,8 @@ class Linker:
                     self._first += 1
             else:
                 self.report.modes[mode] += 1
+                if mode is LinkMode.COPY:
+                    self.report.own_bytes += os.stat(new_name, dir_fd=dest_fd, follow_symlinks=False).st_size
                 return mode
         raise AssertionError("the last mode returns or raises")
 
@@ -134,6 +144,7 @@ def _link_directory(path: str, source_root: int, dest_root: int, linker: Linker)
             os.fchmod(dest_fd, status.st_mode & 0o777)
             os.utime(dest_fd, ns=(status.st_atime_ns, status.st_mtime_ns))
             linker.report.directories += 1
+            linker.report.own_bytes += os.fstat(dest_fd).st_blocks * _BLOCK
             return found
         finally:
             os.close(dest_fd)

@@ -43,6 +43,9 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The boot of the kernel that holds the mount."""
     link_mode: str = ""
     """How the files got into the link tree; empty while it is being made."""
+    own_bytes: int = 0
+    """What the volume's tree costs beyond the golden one."""
+    own_inodes: int = 0
     created: float = 0.0
     """Seconds since the epoch."""
     format: int = FORMAT

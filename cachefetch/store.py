@@ -147,7 +147,7 @@ class Store:
         """
         check_cache_name(cache)
         busy = f"cache {cache!r} is being refreshed by another process: wait for it to finish"
-        with durable.exclusive(self.root / "locks" / f"{cache}.refresh", busy):
+        with durable.exclusive(self.root / "locks" / f"{cache}@refresh", busy):
             yield
 
     @contextmanager
@@ -273,4 +273,4 @@ class Store:
         return self._cache(cache) / "versions" / check_version_id(version_id)
 
     def _lock(self, cache: str) -> Path:
-        return self.root / "locks" / check_cache_name(cache)
+        return self.root / "locks" / f"{check_cache_name(cache)}@versions"
