@@ -71,7 +71,7 @@ class Mounter(Protocol):
 
         Raises:
             Precondition: source or target is missing, a symlink or no directory; the process may not mount; or the
-                target does not show the source afterwards, and the mount was undone.
+                target does not show the source afterwards, and the mount was undone unless another one covers it.
             OutOfSpace: the namespace has as many mounts as it may have.
             OSError: the kernel refused it for another reason.
         """
@@ -101,7 +101,7 @@ class Mounter(Protocol):
 class Bind(Protocol):
     """A way to bind the directory `source` read-only, private, nosuid and nodev onto the directory `target`."""
 
-    def __call__(self, source: int, target: int) -> int:
+    def __call__(self, source: int, target: int, /) -> int:
         """Bind; both are O_PATH descriptors. Returns one of the new mount's root, which the caller closes."""
 
 
@@ -138,8 +138,7 @@ class KernelMounter:
             try:
                 self._check(mounted, source_fd, target)
             except BaseException:
-                # Through the descriptor: it names our mount, whatever else came to the target meanwhile.
-                syscalls.umount(syscalls.fd_path(mounted), syscalls.MNT_DETACH)
+                self._undo(mounted, target)
                 raise
 
     def unmount(self, target: Path) -> None:
@@ -196,9 +195,16 @@ class KernelMounter:
         mount_id, _ = self._mount_of(mounted, target)
         if seen != Seen(Kind.DIRECTORY, True, mount_id, (status.st_dev, status.st_ino), True):
             raise Precondition(
-                f"the new mount on {target} was undone because {seen} is there instead of a read-only view of the "
+                f"mounting on {target} came to nothing because {seen} is there instead of a read-only view of the "
                 "source: find out which other program mounts or moves that path"
             )
+
+    def _undo(self, mounted: int, target: Path) -> None:
+        # The descriptor finds the mount also where its target was moved to. But umount2 takes the topmost mount of that
+        # place: what another program put over ours is not ours to take away, so both stay.
+        mount_id, _ = self._mount_of(mounted, target)
+        if not mountinfo.covered(mount_id):
+            syscalls.umount(syscalls.fd_path(mounted), syscalls.MNT_DETACH)
 
 
 def bind_detached(source: int, target: int) -> int:

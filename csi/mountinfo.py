@@ -54,6 +54,11 @@ def find(mount_id: int) -> Mount | None:
     return next((mount for mount in parse(_TABLE.read_bytes()) if mount.id == mount_id), None)
 
 
+def covered(mount_id: int) -> bool:
+    """Whether another mount sits on top of that one or inside it."""
+    return any(mount.parent == mount_id for mount in parse(_TABLE.read_bytes()))
+
+
 def below(directory: Path) -> list[Mount]:
     """The mounts strictly below `directory`, deepest first: one can unmount them in this order.
 
