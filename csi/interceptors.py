@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from abc import abstractmethod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import grpc
@@ -103,11 +104,11 @@ class _Around(grpc.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
+    @abstractmethod
     def around(
         self, method: str, inner: Handler[Request, Response], request: Request, context: grpc.ServicerContext
     ) -> Response:
         """Call `inner`."""
-        raise NotImplementedError
 
 
 class Mapping(_Around):

@@ -30,11 +30,6 @@ class Waiters:
         """Calls that wait now."""
         return len(self._wakes)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the driver stops: who was woken for that reason raises Busy."""
-        return self._closed
-
     @contextmanager
     def waiting(self, wake: Callable[[], None]) -> Iterator[None]:
         """Hold a place while the body waits. `wake` ends that wait from another thread (Event.set, cancel of a stream).

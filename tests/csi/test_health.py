@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -87,6 +88,16 @@ def test_a_failing_check_answers_500_without_details_and_the_next_request_works(
 def test_a_client_that_says_nothing_does_not_hold_up_the_others() -> None:
     with serving(CollectorRegistry()) as server, socket.create_connection(("127.0.0.1", server.port), timeout=10):
         assert get(server.port, "/healthz")[0] == 200
+
+
+def test_a_client_that_resets_the_connection_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(CollectorRegistry()) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as rude:
+                rude.sendall(b"GET /healthz")
+                rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close sends a reset
+        assert get(server.port, "/healthz")[0] == 200
+    assert capfd.readouterr() == ("", "")
 
 
 def test_after_stop_the_port_is_free_again() -> None:
