@@ -28,6 +28,14 @@ _UNSAFE = re.compile(rb"[^!-$&-~]")
 _ESCAPED = re.compile(rb"%([0-9A-F]{2})")
 _TYPES = {member.value.encode(): member for member in EntryType}
 
+# One form for one meaning, so that what is read would be written the same way. Words are linear to match.
+_NUMBER = rb"(0|[1-9][0-9]{0,19})"
+_PLAIN = rb"[!-$&-~]*"
+_WORD = rb"(?=[!-~])(" + _PLAIN + rb"(?:%(?:[01][0-9A-F]|2[05]|7F|[89A-F][0-9A-F])" + _PLAIN + rb")*)"
+_HEAD = re.compile(rb" ".join([_MAGIC, *[_NUMBER] * len(Totals._fields)]) + rb"\n")
+_LINE = re.compile(rb"([fdl]) (0[0-7]{3}) (0|-?[1-9][0-9]{0,19}) " + _NUMBER + rb" " + _WORD + rb" " + _WORD + rb"\n")
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
+
 
 def escape(raw: bytes) -> bytes:
     """Write any bytes as one word of printable ASCII; `unescape` is its inverse."""
@@ -58,14 +66,18 @@ def decode(line: bytes) -> Entry:
     Raises:
         DataError: the line is not of the manifest's form.
     """
-    try:
-        type_, mode, mtime, size, detail, path = line.rstrip(b"\n").split(b" ")
+    match = _LINE.fullmatch(line)
+    if match:
+        type_, mode, mtime, size, detail, path = match.groups()
         kind = _TYPES[type_]
-        digest = detail.decode("ascii") if kind is EntryType.FILE else ""
-        target = unescape(detail) if kind is EntryType.SYMLINK else b""
-        return Entry(unescape(path), kind, int(mode, 8), int(mtime), int(size), digest, target)
-    except (ValueError, KeyError) as error:
-        raise DataError(f"manifest line {line[:200]!r} is damaged: fetch the version anew") from error
+        head = (unescape(path), kind, int(mode, 8), int(mtime))
+        if kind is EntryType.FILE and _DIGEST.fullmatch(detail):
+            return Entry(*head, int(size), detail.decode("ascii"))
+        if kind is EntryType.SYMLINK and size == b"0":
+            return Entry(*head, target=unescape(detail))
+        if kind is EntryType.DIRECTORY and (size, detail) == (b"0", b"-"):
+            return Entry(*head)
+    raise DataError(f"manifest line {line[:200]!r} is damaged: fetch the version anew")
 
 
 def write(entries: Iterable[Entry], totals: Totals, out: IO[bytes]) -> str:
@@ -108,16 +120,20 @@ def read(path: Path) -> Iterator[Entry]:
     """The entries of the manifest at `path`, in order.
 
     Raises:
-        DataError: not a manifest, damaged, or cut off (noticed at its end).
+        DataError: not a manifest, damaged, out of order, or cut off (noticed at its end).
     """
     with path.open("rb") as file:
         expected = _totals(file.readline(200), path).entries
-        count = 0
+        count, last = 0, b""
         for line in file:
-            yield decode(line)
+            entry = decode(line)
+            if entry.path <= last:
+                raise DataError(f"manifest {path} is out of order at {line[:200]!r}: fetch the version anew")
+            last = entry.path
+            yield entry
             count += 1
     if count != expected:
-        raise DataError(f"manifest {path} is cut off: {count} entries of {expected}; fetch the version anew")
+        raise DataError(f"manifest {path} has {count} entries, not {expected}: fetch the version anew")
 
 
 def common(left: Iterable[Entry], right: Iterable[Entry]) -> Iterator[Entry]:
@@ -140,10 +156,7 @@ def digest(path: Path) -> str:
 
 
 def _totals(line: bytes, path: Path) -> Totals:
-    words = line.split()
-    if len(words) != len(Totals._fields) + 1 or words[0] != _MAGIC:
+    match = _HEAD.fullmatch(line)
+    if not match:
         raise DataError(f"{path} is not a manifest that this version reads: fetch the version anew")
-    try:
-        return Totals(*map(int, words[1:]))
-    except ValueError as error:
-        raise DataError(f"{path} is not a manifest that this version reads: fetch the version anew") from error
+    return Totals(*map(int, match.groups()))

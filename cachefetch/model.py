@@ -14,6 +14,8 @@ CACHE_NAME_MAX = 63
 VOLUME_ID_MAX = 128
 """CSI: strings are at most 128 bytes."""
 
+_MTIME_MIN, _MTIME_MAX = -(2**31) * 10**9, 2**63 - 1
+
 _CACHE_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _VERSION_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -94,6 +96,15 @@ def normal_mode(type_: EntryType, mode: int) -> int:
     return 0o755 if type_ is EntryType.DIRECTORY else 0o777
 
 
+def normal_mtime(mtime_ns: int) -> int:
+    """The mtime that an entry has in the store: the nearest one that all file systems keep and that fits 64 bits.
+
+    From 1901 (ext4 and XFS count seconds from -2^31) to 2262 (2^63 nanoseconds). File systems clamp what they cannot
+    keep, each in its own way, and then the tree would not be what its manifest says.
+    """
+    return min(max(mtime_ns, _MTIME_MIN), _MTIME_MAX)
+
+
 def check_cache_name(name: str) -> str:
     """Return `name` if it can name a cache, raise InvalidRequest otherwise."""
     if len(name) > CACHE_NAME_MAX or not _CACHE_NAME.fullmatch(name) or ".." in name:
@@ -119,10 +130,10 @@ def check_volume_id(volume_id: str) -> str:
     if not volume_id:
         raise InvalidRequest("volume_id is missing: it is required")
     if (
-        len(volume_id.encode()) > VOLUME_ID_MAX
+        not volume_id.isprintable()
+        or len(volume_id.encode()) > VOLUME_ID_MAX
         or volume_id in {".", ".."}
         or "/" in volume_id
-        or not volume_id.isprintable()
     ):
         raise InvalidRequest(
             f"volume_id {volume_id!r} is not allowed: it must be one path component "
