@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cachefetch.linktree import LinkReport
+
 FORMAT = 1
 """Version of the record's form; a newer goldlink reads all older ones."""
 _FILE = "volume.json"
@@ -49,6 +51,12 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     created: float = 0.0
     """Seconds since the epoch."""
     format: int = FORMAT
+
+    def linked(self, report: LinkReport) -> VolumeRecord:
+        """The record of the same volume, now that its link tree is made."""
+        return msgspec.structs.replace(
+            self, link_mode=report.mode.value, own_bytes=report.own_bytes, own_inodes=report.own_inodes
+        )
 
 
 class Records:

@@ -7,26 +7,33 @@ time: files are unlinked, directories removed, symlinks never followed.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def empty(trash: Path) -> int:
+def empty(trash: Path, stopping: Callable[[], bool] = lambda: False) -> int:
     """Delete everything in the directory `trash`; returns how many items that were. Others may be doing the same.
+
+    Ends after the item at hand when `stopping` says so.
 
     Raises:
         OSError: something could not be deleted; it stays for the next try.
     """
     fd = os.open(trash, _DIRECTORY)
     try:
-        names = os.listdir(fd)
-        for name in names:
-            remove(name, fd)
-        return len(names)
+        done = 0
+        for item in trash.iterdir():
+            if stopping():
+                break
+            remove(item.name, fd)
+            done += 1
+        return done
     finally:
         os.close(fd)
 
@@ -51,10 +58,8 @@ def _remove_directory(name: str, parent: int) -> None:
             pending += below
             continue
         pending.pop()
-        try:
+        with suppress(FileNotFoundError):  # another process empties the trash, too
             os.rmdir(path, dir_fd=parent)
-        except FileNotFoundError:
-            pass  # another process empties the trash, too
 
 
 def _unlink_files(path: str, parent: int) -> list[str]:
@@ -70,10 +75,8 @@ def _unlink_files(path: str, parent: int) -> list[str]:
                 if entry.is_dir(follow_symlinks=False):
                     below.append(f"{path}/{entry.name}")
                     continue
-                try:
+                with suppress(FileNotFoundError):
                     os.unlink(entry.name, dir_fd=fd)
-                except FileNotFoundError:
-                    pass
         return below
     finally:
         os.close(fd)

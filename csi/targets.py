@@ -1,0 +1,124 @@
+"""The target path: where kubelet wants a volume. What goldlink did not put there stays there and is not followed."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from cachefetch.errors import Precondition
+from csi.mount import Kind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from csi.mount import Mounter, Seen
+
+_STACKED_MOUNTS_MAX = 1000
+
+
+class Targets:
+    """Shows directories of the store at target paths, and takes them away."""
+
+    def __init__(self, mounter: Mounter) -> None:
+        self._mounter = mounter
+
+    def shows(self, target: Path, source: Path) -> bool:
+        """Whether `source` is mounted read-only at `target`. Constant time: no mount table is read.
+
+        Raises:
+            Precondition: it is mounted there, but writable.
+        """
+        seen = self._mounter.look(target)
+        if not seen.mount_root or not self._same(seen, source):
+            return False
+        if not seen.readonly:
+            raise Precondition(f"target {target} was remounted writable by somebody: unmount it, then try again")
+        return True
+
+    def check_free(self, target: Path) -> None:
+        """Return if a volume may be mounted at `target`: nothing is there, or an empty directory.
+
+        Raises:
+            Precondition: names what is in the way.
+        """
+        seen = self._mounter.look(target)
+        if seen.mount_root:
+            raise Precondition(
+                f"target {target} has a foreign mount ({self._origin(seen)}): unmount it, then try again"
+            )
+        if seen.kind is Kind.MISSING:
+            return
+        if seen.kind is not Kind.DIRECTORY:
+            raise Precondition(
+                f"target {target} is a {seen.kind}, which goldlink did not make: remove it, then try again"
+            )
+        if foreign := next(target.iterdir(), None):
+            raise Precondition(
+                f"target {target} has {foreign.name!r} in it, which goldlink did not make: remove it, then try again"
+            )
+
+    def show(self, source: Path, target: Path) -> None:
+        """Mount `source` read-only at `target`, which is free; nothing of it stays when that fails.
+
+        Raises:
+            Precondition: the parent of the target is missing, or the kernel refused the mount.
+        """
+        try:
+            target.mkdir(mode=0o750)
+            made = True
+        except FileExistsError:
+            made = False
+        except FileNotFoundError as error:
+            raise Precondition(f"target {target} has no parent directory: the caller must make it (CSI)") from error
+        try:
+            self._mounter.bind_readonly(source, target)
+        except BaseException:
+            if made:
+                target.rmdir()
+            raise
+
+    def hide(self, target: Path, place: Path, source: Path | None) -> None:
+        """Unmount everything at `target` that comes from below `place`, then remove the empty directory.
+
+        `source` is the directory that should be mounted there; where it is, no mount table is read.
+
+        Raises:
+            Precondition: something foreign is there, or the mount is in use.
+        """
+        for _ in range(_STACKED_MOUNTS_MAX):
+            seen = self._mounter.look(target)
+            if not seen.mount_root:
+                break
+            if not (source and self._same(seen, source)) and not self._is_from(seen, place):
+                raise Precondition(f"target {target} has a foreign mount ({self._origin(seen)}): unmount it yourself")
+            self._mounter.unmount(target)
+        self._remove(target)
+
+    def _remove(self, target: Path) -> None:
+        """Never recursively: a mount that hides below would be emptied (kubernetes/kubernetes#72257)."""
+        try:
+            target.rmdir()
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError as error:
+            raise Precondition(
+                f"target {target} is no directory, goldlink did not make it: remove it yourself"
+            ) from error
+        except OSError as error:
+            if error.errno in {errno.ENOTEMPTY, errno.EBUSY}:
+                raise Precondition(
+                    f"target {target} has files that goldlink did not make ({error.strerror}): remove them yourself"
+                ) from error
+            raise
+
+    def _same(self, seen: Seen, source: Path) -> bool:
+        return seen.identity is not None and seen.identity == self._mounter.look(source).identity
+
+    def _is_from(self, seen: Seen, place: Path) -> bool:
+        """Whether the mount shows something below `place`: the table tells even when that was deleted meanwhile."""
+        mount = self._mounter.find(seen.mount_id)
+        return mount is None or f"/{place.parent.name}/{place.name}/" in f"{mount.root}/"
+
+    def _origin(self, seen: Seen) -> str:
+        mount = self._mounter.find(seen.mount_id)
+        return f"{mount.fstype} from {mount.source}, {mount.root}" if mount else "gone meanwhile"

@@ -1,0 +1,239 @@
+"""The life of a cache volume on this node: publish, unpublish, statistics.
+
+    <state-dir>/volumes/<volume-id>/volume.json     what was asked and what it got, written first
+                                   /tree/           its link tree, made complete before it has this name
+    <target path>                                   read-only bind mount of the tree, the commit point
+
+A volume exists when its tree is mounted at its target. Whatever a crash leaves of one that is not mounted is garbage,
+and the next publish of the same id starts anew. A published volume is plain kernel state: it needs this process no
+more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cachefetch.errors import Conflict, InvalidRequest, NotReady, Precondition, UnknownVolume
+from cachefetch.linktree import link_tree
+from cachefetch.model import short_id
+from cachefetch.records import VolumeRecord
+from csi.inflight import InFlight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cachefetch.linktree import LinkReport
+    from cachefetch.store import Store
+    from csi.requests import PublishRequest
+    from csi.targets import Targets
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a volume shows and what it costs."""
+
+    shared_bytes: int
+    shared_inodes: int
+    own_bytes: int
+    own_inodes: int
+
+
+class Volumes:
+    """All cache volumes of this node. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        store: Store,
+        targets: Targets,
+        *,
+        boot_id: str,
+        on_link: Callable[[LinkReport, float], None],
+        on_discard: Callable[[], None],
+    ) -> None:
+        """Keep volumes in `store`.
+
+        `on_link` hears of each link tree and the seconds it took, `on_discard` of anything that went to the trash.
+        """
+        self._store = store
+        self._targets = targets
+        self._boot_id = boot_id
+        self._on_link = on_link
+        self._on_discard = on_discard
+        self._inflight = InFlight()
+
+    def publish(self, request: PublishRequest, choose: Callable[[], str]) -> tuple[VolumeRecord, bool]:
+        """Show the version at the target; returns the volume's record and whether it was there already.
+
+        `choose` tells the version that a new volume gets, and may wait for it.
+
+        Raises:
+            Busy: another call works on the volume.
+            Conflict: the volume exists with other parameters.
+            Precondition: something is in the way at the target.
+            InvalidRequest: the version has no such subtree.
+            NotReady: from `choose`.
+        """
+        with self._inflight.claim(request.volume_id):
+            record = self._store.records.read(request.volume_id)
+            if record is not None and self._targets.shows(Path(record.target), self._source(record)):
+                _check_same(record, request)
+                return record, True
+            self._targets.check_free(request.target)
+            self._discard(request.volume_id)
+            return self._create(request, choose()), False
+
+    def unpublish(self, volume_id: str, target: Path) -> None:
+        """Take the volume away from the target; unknown volumes and missing targets are fine.
+
+        Raises:
+            Busy: another call works on the volume.
+            Precondition: something foreign is at the target, or the mount is in use.
+        """
+        with self._inflight.claim(volume_id):
+            record = self._store.records.read(volume_id)
+            place = self._store.records.place(volume_id)
+            self._targets.hide(target, place, self._source(record) if record else None)
+            if record is None or Path(record.target) == target or not self._lives(record):
+                self._discard(volume_id)
+
+    def usage(self, volume_id: str, path: Path) -> Usage:
+        """What the volume at `path` shows and costs. Constant time: nothing is walked.
+
+        Raises:
+            UnknownVolume: there is no such volume, or not at that path.
+        """
+        record = self._store.records.read(volume_id)
+        if record is None or Path(record.target) != path:
+            raise UnknownVolume(f"volume {volume_id!r} is not published at {path}: it was unpublished, or never was")
+        totals = self._store.version(record.cache, record.version).totals
+        return Usage(
+            shared_bytes=totals.bytes,
+            shared_inodes=totals.entries,
+            own_bytes=record.own_bytes,
+            own_inodes=record.own_inodes,
+        )
+
+    def count(self) -> dict[tuple[str, str], int]:
+        """How many volumes use each version of each cache."""
+        return Counter((record.cache, record.version) for record in self._store.records.all())
+
+    def recover(self) -> int:
+        """Drop what an earlier process or boot left half-made; returns how many volumes stay. Before the first call.
+
+        Raises:
+            OSError: the store cannot be read or written.
+        """
+        kept = 0
+        for volume_id in self._store.records.ids():
+            record = self._store.records.read(volume_id)
+            if record is not None and self._lives(record):
+                kept += 1
+            else:
+                self._discard(volume_id)
+        return kept
+
+    def _lives(self, record: VolumeRecord) -> bool:
+        if record.boot_id != self._boot_id:
+            return False  # every mount ended with the old boot
+        target = Path(record.target)
+        # A pod's directory that this process cannot see may still be mounted on the host: keep its files.
+        return not target.parent.is_dir() or self._targets.shows(target, self._source(record))
+
+    def _create(self, request: PublishRequest, version: str) -> VolumeRecord:
+        """Record, link, mount, in this order; everything is undone when a step fails, because nobody may call again."""
+        record = self._record(request, version)
+        try:
+            with self._store.pin(request.cache):
+                check_subtree(self._tree(request.cache, version), request.path)
+                self._store.records.write(record)
+            record = self._link(record)
+            self._targets.show(self._source(record), request.target)
+        except BaseException:
+            self._discard(request.volume_id)
+            raise
+        return record
+
+    def _link(self, record: VolumeRecord) -> VolumeRecord:
+        """Make the link tree, then record what it took."""
+        place = self._store.records.place(record.id)
+        start = time.perf_counter()
+        report = link_tree(self._store.tree(record.cache, record.version), place / "tree.new")
+        (place / "tree.new").rename(place / "tree")
+        self._on_link(report, time.perf_counter() - start)
+        record = record.linked(report)
+        self._store.records.write(record)
+        return record
+
+    def _tree(self, cache: str, version: str) -> Path:
+        if not self._store.has(cache, version):
+            raise NotReady(f"version {short_id(version)} of cache {cache!r} was dropped meanwhile: it is tried again")
+        return self._store.tree(cache, version)
+
+    def _record(self, request: PublishRequest, version: str) -> VolumeRecord:
+        return VolumeRecord(
+            id=request.volume_id,
+            cache=request.cache,
+            version=version,
+            target=str(request.target),
+            path=request.path,
+            access=request.access.value,
+            asked_version=request.version,
+            namespace=request.pod.namespace,
+            pod=request.pod.name,
+            pod_uid=request.pod.uid,
+            boot_id=self._boot_id,
+            created=time.time(),
+        )
+
+    def _source(self, record: VolumeRecord) -> Path:
+        """The directory that is mounted at the target."""
+        return self._store.records.place(record.id) / "tree" / record.path
+
+    def _discard(self, volume_id: str) -> None:
+        try:
+            self._store.discard(self._store.records.place(volume_id))
+        except FileNotFoundError:
+            return
+        self._on_discard()
+
+
+def check_subtree(tree: Path, path: str) -> None:
+    """Return if `path` is a directory of the tree that is reached without a symlink, which could lead out of it.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    place = tree
+    for name in path.split("/") if path else ():
+        place /= name
+        if place.is_symlink() or not place.is_dir():
+            raise InvalidRequest(
+                f"attribute path {path!r} is not allowed: {place.relative_to(tree)} is no directory of this version"
+            )
+
+
+def _check_same(record: VolumeRecord, request: PublishRequest) -> None:
+    """A repeat must ask for the same (CSI spec 1.12, NodePublishVolume: the table of second calls).
+
+    Another target is FAILED_PRECONDITION there: inline volumes are for one node and one place.
+    """
+    if Path(record.target) != request.target:
+        raise Precondition(
+            f"volume {record.id!r} is published at {record.target}: "
+            f"unpublish it there before it goes to {request.target}"
+        )
+    asked = {
+        "cache": (record.cache, request.cache),
+        "version": (record.asked_version, request.version),
+        "access": (record.access, request.access.value),
+        "path": (record.path, request.path),
+    }
+    for key, (before, now) in asked.items():
+        if before != now:
+            raise Conflict(
+                f"volume {record.id!r} is published with {key} {before!r}, now {now!r} is asked for: unpublish it first"
+            )
