@@ -1,0 +1,60 @@
+# Every target sets up what it needs: a virtual environment in .venv, and Debian packages where that is possible.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST ?=
+
+.PHONY: help setup demo test lint format proto verify lock packages sanity bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make the virtual environment
+
+$(READY): requirements/dev.txt pyproject.toml tests/tools/venv.sh
+	@tests/tools/venv.sh "$(PYTHON)" $(VENV)
+	@touch $@
+
+packages: ## Install the Debian packages that the tests need (root)
+	@tests/tools/packages.sh tests/apt-packages.txt
+
+demo: $(READY) ## Show the main job on this machine: no Kubernetes needed, root not needed
+	@$(BIN)/python deploy/demo/demo.py
+
+test: $(READY) packages lint verify ## Everything: lint, generated files, all tests, coverage
+	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+
+lint: $(READY) ## ruff, mypy strict, import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(READY) ## Let ruff rewrite the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+proto: $(READY) ## Generate the protocol stubs
+	@proto/generate.sh $(BIN)/python
+
+verify: $(READY) ## Fail when a generated file is stale
+	@tests/tools/verify.sh $(BIN)/python
+
+lock: $(READY) ## Write the locked requirements anew from pyproject.toml
+	@tests/tools/lock.sh $(BIN)/python
+
+sanity: $(READY) packages ## csi-sanity against the driver, as one process and split
+	@$(BIN)/python -m pytest tests/conformance
+
+bench: $(READY) ## Measure the link engine against cp -al
+	@$(BIN)/python bench/link.py
+
+clean: ## Remove everything that was made here
+	@rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
