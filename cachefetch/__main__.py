@@ -1,0 +1,188 @@
+"""The command line of cachefetch: reads the arguments, checks the configuration, builds what a command needs, runs it.
+
+Exit status: 0 ok, 1 the work failed, 2 bad usage or configuration, which is checked first. Imports are late, because
+`populate` is compared with `cp -al` and most commands need neither the network nor a progress bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from cachefetch import __version__
+from cachefetch.errors import GoldlinkError
+from cachefetch.terminal import Terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# ruff: noqa: PLC0415  (late imports, see above)
+
+_WHERE = "--state-dir /var/lib/goldlink --config caches.yaml"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"cachefetch: {message}: see '{self.prog} --help'\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv`, that of the process when None; returns the exit status."""
+    os.umask(0o022)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every clean-up runs
+    args = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the locale cannot write is no reason to fail
+    terminal = Terminal(sys.stdout, sys.stderr)
+    run: Callable[[argparse.Namespace, Terminal], int] = args.run
+    try:
+        return run(args, terminal)
+    except GoldlinkError as error:
+        terminal.complain(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        terminal.complain("interrupted: run the same command again to go on")
+        return 1
+    except BrokenPipeError:
+        # Who read stdout has gone; nothing may be written there any more, not even by the interpreter at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        terminal.complain(f"{error.filename or 'the work failed'}: {error.strerror or error}")
+        return 1
+
+
+def _refresh(args: argparse.Namespace, terminal: Terminal) -> int:
+    from cachefetch import commands, config, selection
+    from cachefetch.sources import open_source
+    from cachefetch.store import Store
+
+    caches = selection.declared(config.load(args.config), args.cache)
+    return commands.refresh(Store.open(args.state_dir), caches, open_source, terminal)
+
+
+def _list(args: argparse.Namespace, terminal: Terminal) -> int:
+    from cachefetch import commands, config
+    from cachefetch.store import Store
+
+    declared = config.load(args.config)
+    return commands.show_list(Store(args.state_dir), declared, terminal, as_json=args.output == "json")
+
+
+def _verify(args: argparse.Namespace, terminal: Terminal) -> int:
+    from cachefetch import commands, config, selection
+    from cachefetch.store import Store
+
+    declared, store = config.load(args.config), Store(args.state_dir)
+    name, prefix = selection.split(args.version)
+    if args.version:
+        selection.check_known(store, declared, name)
+    return commands.verify(store, name, prefix, terminal, as_json=args.output == "json")
+
+
+def _gc(args: argparse.Namespace, terminal: Terminal) -> int:
+    from cachefetch import commands, config
+    from cachefetch.store import Store
+
+    declared = config.load(args.config)
+    return commands.gc(Store.open(args.state_dir), declared, terminal, as_json=args.output == "json")
+
+
+def _populate(args: argparse.Namespace, terminal: Terminal) -> int:
+    from cachefetch import commands, config, populate, selection
+    from cachefetch.store import Store
+
+    declared, store = config.load(args.config), Store(args.state_dir)
+    name, prefix = selection.split(args.version)
+    selection.check_known(store, declared, name)
+    dest = args.dest.resolve()
+    populate.check_dest(dest)
+    return commands.populate(store, name, prefix, dest, terminal)
+
+
+def _run(args: argparse.Namespace, _terminal: Terminal) -> int:
+    from cachefetch import config, daemon, logs
+    from cachefetch.sources import open_source
+    from cachefetch.store import Store
+
+    config.load(args.config)  # before the store is made: a bad configuration changes nothing
+    logs.setup("INFO", "cachefetch")
+    with suppress(KeyboardInterrupt):  # a signal is how a daemon is told to end
+        daemon.run(Store.open(args.state_dir), args.config, open_source)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="cachefetch",
+        description="Fetches caches, keeps their versions in a store, and hands them out as link trees.",
+        epilog="exit status: 0 ok, 1 the work failed, 2 bad usage or configuration",
+    )
+    parser.add_argument("--version", action="version", version=f"cachefetch {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    _command(commands, "run", _run, "run in the foreground: refresh every cache when it is due", "")
+
+    refresh = _command(commands, "refresh", _refresh, "fetch what changed, once", "node-modules")
+    refresh.add_argument("cache", nargs="*", metavar="CACHE", help="cache to refresh; none: all that are declared")
+
+    text = "show caches and their versions; names that do not fit are cut, the JSON has everything"
+    _output(_command(commands, "list", _list, text, "-o json"))
+
+    text = "hash the files of versions again, and name every path that is damaged"
+    verify = _output(_command(commands, "verify", _verify, text, "node-modules"))
+    verify.add_argument("version", nargs="?", default="", metavar="CACHE[@VERSION]", help="none: everything there is")
+
+    text = "drop the versions that nobody needs: all but those in use, and the `retain` newest of a declared cache"
+    _output(_command(commands, "gc", _gc, text, ""))
+
+    populate = _command(commands, "populate", _populate, _POPULATE, "node-modules ./node_modules")
+    populate.add_argument("version", metavar="CACHE[@VERSION]", help="no version: the current one")
+    populate.add_argument("dest", type=Path, metavar="DEST", help="absent or an empty directory, on the same mount")
+    return parser
+
+
+_POPULATE = """\
+make a link tree of a version at DEST, as fast as cp -al and without its space
+
+Its files are hardlinks to the golden ones: read-only for everybody but root, whose writes in place would
+damage every user of the version. 'cachefetch verify' finds such damage; a read-only mount rules it out.
+"""
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    run: Callable[[argparse.Namespace, Terminal], int],
+    description: str,
+    example: str,
+) -> _Parser:
+    parser = commands.add_parser(
+        name,
+        help=description.partition("\n")[0].partition(";")[0],
+        description=description,
+        epilog=f"example: cachefetch {name} {_WHERE} {example}".rstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="where the store is")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="which caches there are (YAML)")
+    return parser
+
+
+def _output(parser: _Parser) -> _Parser:
+    parser.add_argument("-o", dest="output", choices=["text", "json"], default="text", help="default: text")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
