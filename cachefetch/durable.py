@@ -79,8 +79,12 @@ def point(link: Path, target: str) -> None:
 @contextmanager
 def shared(path: Path) -> Iterator[None]:
     """Hold the lock file `path` together with other sharers; waits for an exclusive holder."""
-    with _locked(path, fcntl.LOCK_SH):
+    fd = _open_lock(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
         yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -90,18 +94,16 @@ def exclusive(path: Path, busy: str) -> Iterator[None]:
     Raises:
         Busy: with the text `busy`, when anybody else holds it.
     """
+    fd = _open_lock(path)
     try:
-        with _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
-            yield
-    except BlockingIOError as error:
-        raise Busy(busy) from error
-
-
-@contextmanager
-def _locked(path: Path, operation: int) -> Iterator[None]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, operation)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Busy(busy) from error
         yield
     finally:
         os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

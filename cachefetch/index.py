@@ -9,7 +9,10 @@ wrong.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachefetch.model import Entry, EntryType, Totals
@@ -26,6 +29,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _PUT = "INSERT OR REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "path, type, mode, mtime, size, digest, target"
+_NAMES = [*_COLUMNS.split(", "), "token", "kept", "key", "value"]
 _BATCH = 2000
 _CACHE_KIB = 16 * 1024
 
@@ -50,30 +54,52 @@ class Index:
     def create(cls, path: Path) -> Index:
         """A new, empty index at `path`; a file that is there is replaced."""
         path.unlink(missing_ok=True)
-        index = cls(path, _connect(path))
-        index._db.executescript(_SCHEMA)
-        return index
+        connection = sqlite3.connect(path, check_same_thread=False)
+        try:
+            with _disk_errors(path):
+                _configure(connection)
+                connection.executescript(_SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, connection)
 
     @classmethod
     def open(cls, path: Path) -> Index | None:
-        """The index at `path` for reading; None when it is absent or unreadable, because it is only a memory aid."""
+        """The index at `path` for reading; None when it is absent or damaged, because it is only a memory aid."""
         if not path.exists():
             return None
+        connection = sqlite3.connect(path, check_same_thread=False)
         try:
-            index = cls(path, _connect(path))
-            index.count()
+            _configure(connection)
+            if connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",) and _schema(connection) == _NAMES:
+                return cls(path, connection)
         except sqlite3.DatabaseError:
-            return None
-        return index
+            pass  # not a database at all
+        connection.close()
+        return None
 
     def close(self) -> None:
-        """Write what is pending and close the file; closing twice is once."""
+        """Write what is pending and close the file; closing twice is once.
+
+        Raises:
+            OSError: it cannot be written, for example because the disk is full.
+        """
         if self._closed:
             return
         self._closed = True
-        self._flush()
-        self._db.commit()
-        self._db.close()
+        try:
+            self._flush()
+            with _disk_errors(self.path):
+                self._db.commit()
+        finally:
+            self._db.close()
+
+    def abandon(self) -> None:
+        """Close the file and lose what is pending, unless it is closed already."""
+        if not self._closed:
+            self._closed = True
+            self._db.close()
 
     def put(self, entry: Entry, token: bytes = b"", *, kept: bool = False) -> None:
         """Add an entry, or replace the one of the same path; `kept` says that its file is linked from before."""
@@ -135,13 +161,13 @@ class Index:
 
     def _flush(self) -> None:
         if self._pending:
-            self._db.executemany(_PUT, self._pending)
+            with _disk_errors(self.path):
+                self._db.executemany(_PUT, self._pending)
             self._pending.clear()
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _configure(connection: sqlite3.Connection) -> None:
     # Losing this file costs time only, so it needs neither a journal nor fsync.
-    connection = sqlite3.connect(path, check_same_thread=False)
     for pragma in (
         "journal_mode = OFF",
         "synchronous = OFF",
@@ -149,7 +175,25 @@ def _connect(path: Path) -> sqlite3.Connection:
         "locking_mode = EXCLUSIVE",
     ):
         connection.execute(f"PRAGMA {pragma}")
-    return connection
+
+
+def _schema(connection: sqlite3.Connection) -> list[str]:
+    tables = ("entry", "meta")
+    return [
+        str(row[0]) for table in tables for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    ]
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    """What SQLite says of the disk, as the OSError that every other writer gets (sqlite.org/rescode.html)."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        number = {sqlite3.SQLITE_FULL: errno.ENOSPC, sqlite3.SQLITE_IOERR: errno.EIO}.get(error.sqlite_errorcode & 0xFF)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _entry(row: tuple[bytes, str, int, int, int, str, bytes]) -> Entry:

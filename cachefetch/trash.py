@@ -7,6 +7,7 @@ time: files are unlinked, directories removed, symlinks never followed.
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LONG_PATH = 900  # characters, of up to 4 bytes: PATH_MAX is 4096, and a further name of 255 bytes must fit
 
 
 def empty(trash: Path, stopping: Callable[[], bool] = lambda: False) -> int:
@@ -23,19 +25,25 @@ def empty(trash: Path, stopping: Callable[[], bool] = lambda: False) -> int:
     Ends after the item at hand when `stopping` says so.
 
     Raises:
-        OSError: something could not be deleted; it stays for the next try.
+        OSError: the first of the items that could not be deleted; they stay for the next try, the others are gone.
     """
+    failure: OSError | None = None
+    done = 0
     fd = os.open(trash, _DIRECTORY)
     try:
-        done = 0
         for item in trash.iterdir():
             if stopping():
                 break
-            remove(item.name, fd)
-            done += 1
-        return done
+            try:
+                remove(item.name, fd)
+                done += 1
+            except OSError as error:
+                failure = failure or error
     finally:
         os.close(fd)
+    if failure:
+        raise failure
+    return done
 
 
 def remove(name: str, parent: int) -> None:
@@ -63,7 +71,7 @@ def _remove_directory(name: str, parent: int) -> None:
 
 
 def _unlink_files(path: str, parent: int) -> list[str]:
-    """Unlink everything but directories in `path`; returns the directories."""
+    """Unlink everything but directories in `path`; returns the directories, as paths from `parent`."""
     try:
         fd = os.open(path, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
@@ -72,11 +80,20 @@ def _unlink_files(path: str, parent: int) -> list[str]:
         below = []
         with os.scandir(fd) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    below.append(f"{path}/{entry.name}")
-                    continue
                 with suppress(FileNotFoundError):
-                    os.unlink(entry.name, dir_fd=fd)
+                    if not entry.is_dir(follow_symlinks=False):
+                        os.unlink(entry.name, dir_fd=fd)
+                    elif len(path) > _LONG_PATH:
+                        below.append(_lift(entry.name, fd, parent))
+                    else:
+                        below.append(f"{path}/{entry.name}")
         return below
     finally:
         os.close(fd)
+
+
+def _lift(name: str, directory: int, parent: int) -> str:
+    """Move a directory up to `parent`: pods can nest directories deeper than any path reaches."""
+    lifted = secrets.token_hex(8)
+    os.rename(name, lifted, src_dir_fd=directory, dst_dir_fd=parent)
+    return lifted

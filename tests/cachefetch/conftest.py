@@ -43,8 +43,13 @@ def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         return place
 
     yield make
-    for place in reversed(done):
-        run("umount", place)
+    try:
+        for place in reversed(done):
+            run("umount", place)
+    except AssertionError:
+        for place in done:
+            subprocess.run(["umount", "--lazy", place], check=False)
+        raise
 
 
 @pytest.fixture
