@@ -66,10 +66,10 @@ def _refresh_one(store: Store, cache: Cache, open_source: Callable[[AnySource], 
 
 
 def _failure(store: Store, name: str, error: Exception) -> str:
-    """What failed, what is still served, what to do."""
+    """What is still served, what failed, what to do."""
     current = store.current(name)
-    served = f"version {short_id(current)} stays current" if current else "it has no version yet"
-    return f"the refresh of {name} failed: {error}; {served}; then run 'cachefetch refresh {name}' again"
+    served = f"version {short_id(current)} stays current" if current else "there is no version to serve yet"
+    return f"{name}: the refresh failed, {served}: {error}; then run 'cachefetch refresh {name}' again"
 
 
 def _result(result: Refreshed) -> str:
@@ -193,7 +193,7 @@ def verify(store: Store, name: str, prefix: str, terminal: Terminal, *, as_json:
 
 
 def _verify_one(store: Store, cache: str, version_id: str, terminal: Terminal) -> list[Damage]:
-    with terminal.progress(f"{cache}@{short_id(version_id)}", "reading the manifest") as progress:
+    with terminal.bar(f"{cache}@{short_id(version_id)}", "reading the manifest") as progress:
         with suppress(DataError, FileNotFoundError):  # what verify names as damage
             progress.expect(manifest.read_totals(store.manifest(cache, version_id)).bytes)
         return list(verify_version(store, cache, version_id, on_bytes=progress.advance))

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TextIO
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Self, TextIO
+
+from cachefetch.progress import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -27,20 +31,6 @@ _BINARY = 1024
 _PRECISE_BELOW = 9.95  # where one decimal still says something
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _AGES = ((86400, "d"), (3600, "h"), (60, "m"))
-
-
-class ShownProgress(Protocol):
-    """Progress that is visible from entering the context to leaving it."""
-
-    def __enter__(self) -> Progress:
-        """Show it."""
-        ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> None:
-        """Take it away; with an exception nothing is said, because the error speaks for itself."""
-        ...
 
 
 class Terminal:
@@ -63,12 +53,19 @@ class Terminal:
         """One error."""
         print(f"cachefetch: {text}", file=self._err, flush=True)
 
-    def progress(self, label: str, waiting: str) -> ShownProgress:
+    def progress(self, label: str, waiting: str) -> AbstractContextManager[Progress]:
         """Progress of the work on `label`; until bytes are expected or arrive, `waiting` says what is going on."""
         meter = Meter(waiting)
-        if self._err.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        if self._animated():
             return Bar(label, meter, self._err)
         return Lines(label, meter, lambda line: print(line, file=self._err, flush=True))
+
+    def bar(self, label: str, waiting: str) -> AbstractContextManager[Progress]:
+        """As `progress`, but nothing where a bar cannot be shown."""
+        return Bar(label, Meter(waiting), self._err) if self._animated() else nullcontext(Silent())
+
+    def _animated(self) -> bool:
+        return self._err.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class Meter:
@@ -124,7 +121,7 @@ class Lines:
         self._write = write
         self._next = meter.started + _LINE_EVERY
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         """Write the first line."""
         self._write(f"{self._label}: {self._meter.waiting}")
         return self
@@ -161,7 +158,7 @@ class Bar:
         self._stream = stream
         self._live: Live | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         """Show it; a thread of rich redraws it, also while nothing arrives."""
         from rich.console import Console  # noqa: PLC0415  (the rest of the command line does not pay for rich)
         from rich.live import Live  # noqa: PLC0415
@@ -174,7 +171,7 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None:
-        """Take it away."""
+        """Take it away, with or without an error."""
         if self._live is not None:
             self._live.stop()
 
@@ -212,9 +209,11 @@ def size(count: int) -> str:
 
 
 def seconds(duration: float) -> str:
-    """A duration for people: `0.31 s`, `13 s`, `4m10s`, `2h05m`."""
+    """A duration for people: `310 ms`, `2.3 s`, `13 s`, `4m10s`, `2h05m`."""
+    if duration < 1:
+        return f"{1000 * duration:.0f} ms"
     if duration < _PRECISE_BELOW:
-        return f"{duration:.2f} s" if duration < 1 else f"{duration:.1f} s"
+        return f"{duration:.1f} s"
     whole = round(duration)
     if whole < 60:  # noqa: PLR2004  (a minute)
         return f"{whole} s"
