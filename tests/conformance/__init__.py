@@ -1,0 +1,1 @@
+"""Whether the driver is what the specification and its users' tools expect."""
