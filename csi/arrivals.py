@@ -55,7 +55,11 @@ class StoreArrivals:
         self._seconds = seconds
 
     def wait(self, cache: str, version: str, caller: Caller) -> str:
-        """See `Arrivals`. Looks ever more rarely, so that hundreds of waiting calls cost next to nothing."""
+        """See `Arrivals`. What is here already needs no place among those that wait."""
+        return self._find(cache, version) or self._await(cache, version, caller)
+
+    def _await(self, cache: str, version: str, caller: Caller) -> str:
+        """Look ever more rarely, so that hundreds of waiting calls cost next to nothing."""
         woken = threading.Event()
         deadline = time.monotonic() + patience(self._seconds, caller)
         pause = _FIRST_LOOK

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch import __version__, units
+from csi.health import parse_address
 from csi.identity import check_driver_name
 from csi.server import parse_endpoint
 
@@ -45,6 +46,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         ConfigError: a value is not allowed.
     """
     given = _parser().parse_args(arguments)
+    if given.metrics_address:
+        parse_address(given.metrics_address)
     return Options(
         role=given.role,
         endpoint=parse_endpoint(given.endpoint),

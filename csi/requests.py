@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cachefetch.errors import InvalidRequest
 from cachefetch.model import check_cache_name, check_version_id, check_volume_id
+from cachefetch.paths import NAME_MAX, PATH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,8 @@ ATTRIBUTES = ("cache", "version", "access", "path")
 """What `volumeAttributes` of a pod may hold."""
 _KUBELET = "csi.storage.k8s.io/"
 _MOUNT_FLAGS = frozenset({"ro"})
+_TARGET_MAX = 4095
+"""Bytes; PATH_MAX of Linux has 4096 with the final NUL (limits.h)."""
 
 
 class Access(StrEnum):
@@ -91,12 +94,16 @@ def parse_target(path: str) -> Path:
     """The target path.
 
     Raises:
-        InvalidRequest: missing, relative, or with components that lead elsewhere.
+        InvalidRequest: missing, relative, with components that lead elsewhere, or longer than Linux takes.
     """
     if not path:
         raise InvalidRequest("target_path is missing: it is required")
     if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
         raise InvalidRequest(f"target_path {path!r} is not allowed: it must be absolute, without '..'")
+    if _too_long(path, _TARGET_MAX):
+        raise InvalidRequest(
+            f"target_path {path!r} is not allowed: it has more than {_TARGET_MAX} bytes, or {NAME_MAX} in one component"
+        )
     return Path(path)
 
 
@@ -104,14 +111,24 @@ def parse_subtree(path: str) -> str:
     """The attribute `path`: a directory of the version, empty for all of it.
 
     Raises:
-        InvalidRequest: absolute, or with components that lead elsewhere.
+        InvalidRequest: absolute, with components that lead elsewhere, or longer than any path of a version.
     """
     parts = path.rstrip("/").split("/") if path else []
     if path.startswith("/") or "\0" in path or any(part in {"", ".", ".."} for part in parts):
         raise InvalidRequest(
             f"attribute path {path!r} is not allowed: use a path relative to the cache's root, without '.' and '..'"
         )
+    if _too_long(path, PATH_MAX):
+        raise InvalidRequest(
+            f"attribute path {path!r} is not allowed: paths of a version have at most {PATH_MAX} bytes, "
+            f"and {NAME_MAX} bytes in one component"
+        )
     return "/".join(parts)
+
+
+def _too_long(path: str, most: int) -> bool:
+    raw = path.encode()
+    return len(raw) > most or any(len(name) > NAME_MAX for name in raw.split(b"/"))
 
 
 def _parse_attributes(attributes: Mapping[str, str]) -> Access:

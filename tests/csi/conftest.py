@@ -1,0 +1,57 @@
+"""A real driver for tests, and what it must leave behind: no mounts, golden files untouched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cachefetch.store import Store
+from tests.cachefetch.fakes import Dir, File, Link, check_store, publish
+from tests.csi.driver import Driver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cachefetch.model import Version
+
+ITEMS = (
+    Dir(b"lib"),
+    File(b"lib/a.js", b"module.exports = 1"),
+    File(b"lib/deep/b.js", b"2"),
+    File(b"bin/run", b"#!/bin/sh\n", mode=0o755),
+    File("naïve name\n".encode(), b"odd"),
+    Link(b"out", b"/etc"),
+    Link(b"lib/self", b"a.js"),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store without a driver; afterwards every golden version still equals its manifest."""
+    store = Store.open(tmp_path / "state")
+    yield store
+    check_store(store)
+
+
+@pytest.fixture
+def driver_before_start(tmp_path: Path) -> Iterator[Driver]:
+    """A driver with an empty store that the test starts itself."""
+    driver = Driver(tmp_path)
+    yield driver
+    driver.close()
+    check_store(driver.store)
+
+
+@pytest.fixture
+def version(driver_before_start: Driver) -> Version:
+    """A version of the cache `deps`."""
+    return publish(driver_before_start.store, ITEMS)
+
+
+@pytest.fixture
+def driver(driver_before_start: Driver, version: Version) -> Driver:
+    """A driver that runs, with one version of the cache `deps`."""
+    driver_before_start.start("--fetch-wait", "300ms")
+    return driver_before_start
