@@ -231,7 +231,8 @@ def gc(store: Store, config: Config, terminal: Terminal, *, as_json: bool) -> in
     else:
         for version in dropped:
             terminal.say(f"{version.cache}: {_dropped(version)}")
-        terminal.say(f"{len(dropped)} versions dropped, {size(freed)} of disk space freed")
+        count = f"{len(dropped)} version{'' if len(dropped) == 1 else 's'}"
+        terminal.say(f"{count} dropped, {size(freed)} of disk space freed")
     return 1 if failed else 0
 
 

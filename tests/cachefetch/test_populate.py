@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from cachefetch.sources.directory import DirectorySource
 from cachefetch.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.root
@@ -66,41 +66,27 @@ def test_a_destination_that_fills_meanwhile_is_kept_and_nothing_is_left(store: S
     assert (dest / "precious").exists()
 
 
-def test_a_failure_in_the_middle_leaves_nothing(store: Store, tmp_path: Path) -> None:
-    """The file system of the destination is full after a few links; a tmpfs counts inodes and cannot hardlink here."""
-    small = tmp_path / "small"
-    small.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs", small], check=True)
-    try:
-        with pytest.raises(OSError, match="No space left"):
-            populate(store, "deps", current(store), small / "dest")
-        assert list(small.iterdir()) == []
-    finally:
-        subprocess.run(["umount", small], check=True)
+def test_a_failure_in_the_middle_leaves_nothing(store: Store, mount: Callable[..., Path]) -> None:
+    """The file system of the destination is full after a few files; a tmpfs counts inodes and gets copies."""
+    small = mount("small", "-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs")
+    with pytest.raises(OSError, match="No space left"):
+        populate(store, "deps", current(store), small / "dest")
+    assert list(small.iterdir()) == []
 
 
-def test_another_file_system_gets_copies_and_the_report_says_so(store: Store, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    other.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", other], check=True)
-    try:
-        report = populate(store, "deps", current(store), other / "dest")
-        assert report.mode is LinkMode.COPY
-        assert report.fallbacks[LinkMode.HARDLINK, "EXDEV"] > 0
-        assert (other / "dest/run.sh").read_text() == "#!/bin/sh\n"
-    finally:
-        subprocess.run(["umount", other], check=True)
+def test_another_file_system_gets_copies_and_the_report_says_so(store: Store, mount: Callable[..., Path]) -> None:
+    other = mount("other", "-t", "tmpfs", "tmpfs")
+    report = populate(store, "deps", current(store), other / "dest")
+    assert report.mode is LinkMode.COPY
+    assert report.fallbacks[LinkMode.HARDLINK, "EXDEV"] > 0
+    assert (other / "dest/run.sh").read_text() == "#!/bin/sh\n"
 
 
-def test_a_mount_point_is_not_replaced(store: Store, tmp_path: Path) -> None:
-    dest = tmp_path / "dest"
-    dest.mkdir()
-    subprocess.run(["mount", "--bind", dest, dest], check=True)
-    try:
-        with pytest.raises(Precondition, match="name a directory that does not exist"):
-            populate(store, "deps", current(store), dest)
-    finally:
-        subprocess.run(["umount", dest], check=True)
+def test_a_mount_point_is_not_replaced(store: Store, tmp_path: Path, mount: Callable[..., Path]) -> None:
+    dest = mount("dest", "--bind", tmp_path / "origin/lib/deep")
+    (dest / "a.txt").unlink()
+    with pytest.raises(Precondition, match="name a directory that does not exist"):
+        populate(store, "deps", current(store), dest)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dest", "origin", "state"]
 
 
