@@ -110,4 +110,3 @@ def sanity(program: Path, endpoints: list[str], directory: Path, name: str) -> P
         subprocess.run([program, *endpoints, *options], check=False, stdout=output, stderr=output, timeout=1000)
     assert report.exists(), f"csi-sanity wrote no report:\n{tail(log)}"
     return report
-
