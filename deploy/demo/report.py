@@ -83,7 +83,10 @@ class Report:
     def failed(self, text: str) -> None:
         """Say what went wrong, last of all."""
         self._say("")
-        self._say(f"{self._paint('FAILED', _RED)} {text}")
+        head, *rest = textwrap.wrap(text, WIDTH - 7, break_on_hyphens=False)
+        self._say(f"{self._paint('FAILED', _RED)} {head}")
+        for line in rest:
+            self._say(f"       {line}")
 
     def paragraph(self, text: str) -> None:
         """A few sentences."""

@@ -8,13 +8,13 @@ import statistics
 import subprocess
 import sysconfig
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 from facts import Tree, attempts, difference, disk, inode, names, processes
 from report import took
+from summary import Figures, summarise
 from workplace import CACHE
 
 from cachefetch.errors import ConfigError
@@ -32,24 +32,6 @@ _CHEAP = 0.1
 _QUIET = 1.1
 """Seconds after which a source is believed to be at rest: what is younger is read once more by the next refresh."""
 _SETTLE = 10.0  # seconds until the driver must have emptied its trash
-_READ_NEXT = """\
-README.md tells how to run this in a Kubernetes cluster, how a cache is declared and who may use it, and what goldlink
-does not do; docs/adr/ tells why it is built this way. The driver of this demo was the real one:
-'python -m csi node --help' and 'python -m cachefetch --help' show what else they take."""
-
-
-@dataclass
-class Figures:
-    """What the summary repeats."""
-
-    files: int = 0
-    bytes: int = 0
-    copy_seconds: float = 0.0
-    copy_disk: int = 0
-    publish_seconds: list[float] = field(default_factory=list)
-    volumes_disk: int = 0
-    version_disk: int = 0
-    changed_bytes: int = 0
 
 
 class Story:
@@ -76,7 +58,7 @@ class Story:
         )  # fmt: skip
         for step in steps:
             step()
-        self._summary()
+        summarise(self._report, self._figures)
 
     def _copy_source(self) -> None:
         self._report.step(
@@ -194,6 +176,7 @@ class Story:
         self._claim_link_counts(golden)
         roots = [volume.target for volume in self._volumes]
         figures = self._figures
+        figures.volumes = len(roots)
         figures.volumes_disk = disk([golden.root, *roots]) - disk([golden.root])
         copies = len(roots) * figures.copy_disk
         self._report.claim(
@@ -251,7 +234,6 @@ class Story:
         old = file.read_bytes()
         new = old + b"# changed for version two\n"
         file.write_bytes(new)
-        self._figures.changed_bytes = len(new)
         self._report.command(f"echo '# changed for version two' >> source/{self._changed}")
         self._cachefetch("refresh", CACHE)
         self._second = self._place.current()
@@ -349,24 +331,6 @@ class Story:
             f"no mount and no file is left of {place.root}",
             holds=not mounts and not place.root.exists(), found=f"{len(mounts)} mounts",
         )  # fmt: skip
-
-    def _summary(self) -> None:
-        figures = self._figures
-        self._report.heading(f"All {self._report.proved} claims hold")
-        publishes = sorted(figures.publish_seconds)
-        typical = statistics.median(publishes)
-        self._report.table(
-            (f"{figures.files:,} files, {size(figures.bytes)}", "A COPY EACH", "GOLDLINK"),
-            [
-                ("until a job has them", took(figures.copy_seconds), took(typical)),
-                ("disk for 3 jobs", size(3 * figures.copy_disk), size(figures.copy_disk + figures.volumes_disk)),
-                ("disk for a new version", size(figures.copy_disk), size(figures.version_disk)),
-                ("can root change them?", "yes", "no: EROFS"),
-            ],
-            right=(1, 2),
-        )
-        self._report.heading("Read next")
-        self._report.paragraph(_READ_NEXT)
 
     def _new_volume(self, pod: str) -> Volume:
         volume = self._place.volume(pod)
