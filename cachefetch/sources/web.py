@@ -1,0 +1,177 @@
+"""GET over HTTP: one place that makes the client, turns every answer and failure into goldlink's words, and waits.
+
+What an administrator should do about a failure is said here; a URL is shown without user, password and query.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import random
+import ssl
+import time
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import httpx2
+
+from cachefetch import __version__
+from cachefetch.errors import SourceError
+from cachefetch.urls import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_TIMEOUT = httpx2.Timeout(connect=10, read=60, write=60, pool=10)
+"""Seconds; `read` is the longest silence within an answer."""
+_REDIRECTS_MAX = 5
+_TRIES = 6
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
+_RETRY_AFTER_MAX = 60.0
+"""A server that wants to be left alone for longer gets its wish: the next refresh tries again."""
+
+# Both libraries log URLs or headers as they are, with passwords and signatures.
+for _name in ("httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class Interrupted(SourceError):
+    """A failure that may pass within seconds: the connection broke, or the server is busy."""
+
+    def __init__(self, text: str, retry_after: float = 0) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class Patience:
+    """How often and how long a source waits for an origin; starts anew with every progress.
+
+    Jittered, so that a thousand nodes do not come back to a restarted server in the same moment.
+    """
+
+    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._sleep = sleep
+        self._failures = 0
+
+    def wait(self, failure: Interrupted) -> None:
+        """Wait before the next try; raises `failure` when there is to be none."""
+        self._failures += 1
+        if self._failures >= _TRIES or failure.retry_after > _RETRY_AFTER_MAX:
+            raise failure
+        backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)  # noqa: S311  (no secret)
+        self._sleep(max(backoff, failure.retry_after))
+
+    def progress(self) -> None:
+        """Something arrived: failures before do not count any more."""
+        self._failures = 0
+
+
+def make_client() -> httpx2.Client:
+    """The one place where TLS, proxies and credentials will be set up."""
+    return httpx2.Client(
+        timeout=_TIMEOUT,
+        follow_redirects=True,
+        max_redirects=_REDIRECTS_MAX,
+        headers={"User-Agent": f"goldlink/{__version__}", "Accept-Encoding": "identity"},
+    )
+
+
+@contextmanager
+def get(client: httpx2.Client, url: str, headers: Mapping[str, str], patience: Patience) -> Iterator[httpx2.Response]:
+    """The answer to one GET with its body still to be read: 200, 206, 304 or 416. Tries again as `patience` allows.
+
+    Raises:
+        SourceError: anything else; the text says what to do.
+    """
+    while True:
+        try:
+            response = _send(client, url, headers)
+            break
+        except Interrupted as failure:
+            patience.wait(failure)
+    try:
+        yield response
+    finally:
+        response.close()
+
+
+def interrupted(url: str, error: httpx2.TransportError) -> SourceError:
+    """What a failure of the transport means; only some can pass within seconds."""
+    shown = redact(url)
+    if isinstance(error, httpx2.UnsupportedProtocol):
+        return SourceError(f"{shown} redirects to what is not http or https: use a URL that serves the file itself")
+    if _is_certificate_error(error):
+        return SourceError(
+            f"{shown} has a certificate that is not trusted ({error}): have its CA installed, or correct the URL"
+        )
+    if isinstance(error, httpx2.ProxyError):
+        return SourceError(f"the proxy refuses {shown} ({error}): check HTTPS_PROXY and NO_PROXY")
+    if isinstance(error, httpx2.TimeoutException):
+        return Interrupted(f"{shown} does not answer in time: check the network between here and the server")
+    reason = str(error) or type(error).__name__
+    return Interrupted(f"{shown} cannot be fetched ({reason}): check the host name, the server and the network")
+
+
+def _send(client: httpx2.Client, url: str, headers: Mapping[str, str]) -> httpx2.Response:
+    try:
+        response = client.send(client.build_request("GET", url, headers=dict(headers)), stream=True)
+    except httpx2.TransportError as error:
+        raise interrupted(url, error) from error
+    except httpx2.InvalidURL:
+        raise SourceError(f"{redact(url)} is not a URL that can be fetched: correct its host") from None
+    except httpx2.TooManyRedirects as error:
+        raise SourceError(f"{redact(url)} redirects more than {_REDIRECTS_MAX} times: correct the URL") from error
+    try:
+        _check(url, response)
+    except SourceError:
+        response.close()
+        raise
+    return response
+
+
+def _check(url: str, response: httpx2.Response) -> None:
+    shown, status = redact(url), response.status_code
+    if url.startswith("https:") and response.url.scheme != "https":
+        raise SourceError(f"{shown} redirects to plain http: use a URL that stays with https")
+    if status in {
+        HTTPStatus.OK,
+        HTTPStatus.PARTIAL_CONTENT,
+        HTTPStatus.NOT_MODIFIED,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    }:
+        return
+    if (
+        status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT}
+        or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
+        pause = _retry_after(response.headers.get("Retry-After", ""))
+        when = f" and wants to be left alone for {pause:.0f} s" if pause else ""
+        raise Interrupted(
+            f"{shown} answers {status} {response.reason_phrase}{when}: look at the server, or wait", pause
+        )
+    remedy: dict[int, str] = {
+        HTTPStatus.UNAUTHORIZED: "give credentials that it accepts",
+        HTTPStatus.FORBIDDEN: "give credentials that may read it, or a signed URL that has not expired",
+        HTTPStatus.NOT_FOUND: "correct the URL, or upload the file",
+        HTTPStatus.GONE: "correct the URL, or upload the file",
+    }
+    raise SourceError(f"{shown} answers {status} {response.reason_phrase}: {remedy.get(status, 'correct the URL')}")
+
+
+def _retry_after(value: str) -> float:
+    """Seconds that a Retry-After header asks for: a number or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return 0
+
+
+def _is_certificate_error(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
