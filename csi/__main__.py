@@ -48,15 +48,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options(arguments)
         logs.setup(options.log_level, "csi", "cachefetch")
         with ExitStack() as running:
-            _run(options, running)
+            finished = _run(options, running)
     except GoldlinkError as error:
         print(f"goldlink-csi: {error}", file=sys.stderr)  # noqa: T201  (the one line for whoever started it)
         return error.exit_status
+    except OSError as error:
+        _log.exception("failed")
+        print(f"goldlink-csi: {error}: the state directory must be a writable local one", file=sys.stderr)  # noqa: T201
+        return 1
+    if not finished:
+        # Python would wait for the threads of hanging calls, perhaps for ever; the next start undoes what they did
+        _log.warning("abandoned", extra=fields(effect="unfinished calls end with the process"))
+        os._exit(0)
     return 0
 
 
-def _run(options: Options, running: ExitStack) -> None:
-    """Build, recover, serve, wait for a signal, stop; `running` ends in reverse order what was started."""
+def _run(options: Options, running: ExitStack) -> bool:
+    """Build, recover, serve, wait for a signal, stop; `running` ends in reverse order what was started.
+
+    Returns whether every call finished.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -87,7 +98,7 @@ def _run(options: Options, running: ExitStack) -> None:
     stop.wait()
     _log.info("stopping")
     waiters.close()
-    server.stop(_GRACE)
+    return server.stop(_GRACE)
 
 
 def _follow(options: Options, metrics: Metrics, running: ExitStack) -> Follower:
@@ -125,7 +136,7 @@ def _recovered(store: Store, metrics: Metrics, running: ExitStack, stop: threadi
     reaper.start()
     running.callback(reaper.stop)
     if needs_recheck(store, boot_id):
-        threading.Thread(target=recheck, args=(store, boot_id, stop.is_set), name="recheck", daemon=True).start()
+        threading.Thread(target=recheck, args=(store, boot_id, stop), name="recheck", daemon=True).start()
     return volumes
 
 

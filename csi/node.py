@@ -51,10 +51,14 @@ class Node(csi_pb2_grpc.NodeServicer):
         """Show a version at the target path, read-only; waits for one that is not on this node yet."""
         wanted = parse_publish(request)
         annotate(cache=wanted.cache, pod=f"{wanted.pod.namespace}/{wanted.pod.name}")
-        authorise(self._config(), wanted)
-        record, repeated = self._volumes.publish(
-            wanted, lambda: self._arrivals.wait(wanted.cache, wanted.version, context)
-        )
+
+        def choose() -> str:
+            # For a new volume only: one that lives stays, whatever was taken away from its pod or from the
+            # configuration meanwhile, and kubelet repeats its publish after a restart.
+            authorise(self._config(), wanted)
+            return self._arrivals.wait(wanted.cache, wanted.version, context)
+
+        record, repeated = self._volumes.publish(wanted, choose)
         annotate(version=short_id(record.version), link_mode=record.link_mode, pool="none", repeated=repeated or None)
         return csi_pb2.NodePublishVolumeResponse()
 
@@ -123,5 +127,5 @@ def _stats(usage: Usage) -> csi_pb2.NodeGetVolumeStatsResponse:
             csi_pb2.VolumeUsage(unit=unit.BYTES, total=usage.shared_bytes + usage.own_bytes, used=usage.own_bytes),
             csi_pb2.VolumeUsage(unit=unit.INODES, total=usage.shared_inodes + usage.own_inodes, used=usage.own_inodes),
         ],
-        volume_condition=csi_pb2.VolumeCondition(abnormal=False, message=message),
+        volume_condition=csi_pb2.VolumeCondition(abnormal=bool(usage.abnormal), message=usage.abnormal or message),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cachefetch.errors import Precondition
@@ -57,24 +59,33 @@ class Targets:
                 f"target {target} has {foreign.name!r} in it, which goldlink did not make: remove it, then try again"
             )
 
+    def check_parent(self, target: Path) -> None:
+        """Return if the directory is there in which the target has its place.
+
+        Raises:
+            Precondition: it is not.
+        """
+        if not target.parent.is_dir():
+            raise Precondition(f"target {target} has no parent directory: the caller must make it (CSI)")
+
     def show(self, source: Path, target: Path) -> None:
         """Mount `source` read-only at `target`, which is free; nothing of it stays when that fails.
 
         Raises:
             Precondition: the parent of the target is missing, or the kernel refused the mount.
         """
+        self.check_parent(target)
         try:
             target.mkdir(mode=0o750)
             made = True
         except FileExistsError:
             made = False
-        except FileNotFoundError as error:
-            raise Precondition(f"target {target} has no parent directory: the caller must make it (CSI)") from error
         try:
             self._mounter.bind_readonly(source, target)
         except BaseException:
             if made:
-                target.rmdir()
+                with suppress(OSError):  # what another program put there meanwhile stays
+                    target.rmdir()
             raise
 
     def hide(self, target: Path, place: Path, source: Path | None) -> None:
@@ -115,9 +126,19 @@ class Targets:
         return seen.identity is not None and seen.identity == self._mounter.look(source).identity
 
     def _is_from(self, seen: Seen, place: Path) -> bool:
-        """Whether the mount shows something below `place`: the table tells even when that was deleted meanwhile."""
+        """Whether the mount shows something below `place`, or what `place` was before it went to the trash.
+
+        The table of mounts tells also when that was deleted meanwhile.
+        """
         mount = self._mounter.find(seen.mount_id)
-        return mount is None or f"/{place.parent.name}/{place.name}/" in f"{mount.root}/"
+        if mount is None:
+            return True
+        parents = pairwise(mount.root.parts)
+        return any(
+            (above, name) == (place.parent.name, place.name)
+            or (above == "trash" and name.partition("-")[2] == place.name[:100])
+            for above, name in parents
+        )
 
     def _origin(self, seen: Seen) -> str:
         mount = self._mounter.find(seen.mount_id)

@@ -11,15 +11,17 @@ more.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachefetch.errors import Conflict, InvalidRequest, NotReady, Precondition, UnknownVolume
+from cachefetch.errors import Conflict, InvalidRequest, NotReady, Precondition, UnknownVersion, UnknownVolume
 from cachefetch.linktree import link_tree
-from cachefetch.model import short_id
+from cachefetch.logs import fields
+from cachefetch.model import Totals, short_id
 from cachefetch.records import VolumeRecord
 from csi.inflight import InFlight
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from csi.requests import PublishRequest
     from csi.targets import Targets
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -40,6 +44,8 @@ class Usage:
     shared_inodes: int
     own_bytes: int
     own_inodes: int
+    abnormal: str = ""
+    """What is wrong with the volume and what to do; empty: nothing."""
 
 
 class Volumes:
@@ -79,8 +85,9 @@ class Volumes:
         """
         with self._inflight.claim(request.volume_id):
             record = self._store.records.read(request.volume_id)
-            if record is not None and self._targets.shows(Path(record.target), self._source(record)):
+            if record is not None and self._lives(record):
                 _check_same(record, request)
+                self._targets.check_parent(request.target)
                 return record, True
             self._targets.check_free(request.target)
             self._discard(request.volume_id)
@@ -97,7 +104,7 @@ class Volumes:
             record = self._store.records.read(volume_id)
             place = self._store.records.place(volume_id)
             self._targets.hide(target, place, self._source(record) if record else None)
-            if record is None or Path(record.target) == target or not self._lives(record):
+            if record is None or Path(record.target) == target or not self._stays(record):
                 self._discard(volume_id)
 
     def usage(self, volume_id: str, path: Path) -> Usage:
@@ -109,13 +116,17 @@ class Volumes:
         record = self._store.records.read(volume_id)
         if record is None or Path(record.target) != path:
             raise UnknownVolume(f"volume {volume_id!r} is not published at {path}: it was unpublished, or never was")
-        totals = self._store.version(record.cache, record.version).totals
-        return Usage(
-            shared_bytes=totals.bytes,
-            shared_inodes=totals.entries,
-            own_bytes=record.own_bytes,
-            own_inodes=record.own_inodes,
-        )
+        totals, abnormal = Totals(0, 0, 0), ""
+        try:
+            totals = self._store.version(record.cache, record.version).totals
+        except UnknownVersion:
+            abnormal = f"version {short_id(record.version)} was withdrawn because it was damaged: delete the pod"
+        try:
+            if not self._targets.shows(path, self._source(record)):
+                abnormal = f"the volume is not mounted at {path} any more: delete the pod"
+        except Precondition as error:
+            abnormal = str(error)
+        return Usage(totals.bytes, totals.entries, record.own_bytes, record.own_inodes, abnormal)
 
     def count(self) -> dict[tuple[str, str], int]:
         """How many volumes use each version of each cache."""
@@ -129,8 +140,10 @@ class Volumes:
         """
         kept = 0
         for volume_id in self._store.records.ids():
+            if not self._store.records.place(volume_id).is_dir():
+                continue  # another process probes whether the store can link there
             record = self._store.records.read(volume_id)
-            if record is not None and self._lives(record):
+            if record is not None and self._stays(record):
                 kept += 1
             else:
                 self._discard(volume_id)
@@ -142,6 +155,14 @@ class Volumes:
         target = Path(record.target)
         # A pod's directory that this process cannot see may still be mounted on the host: keep its files.
         return not target.parent.is_dir() or self._targets.shows(target, self._source(record))
+
+    def _stays(self, record: VolumeRecord) -> bool:
+        """Whether the files of the volume are still needed; one that was remounted writable is in use all the more."""
+        try:
+            return self._lives(record)
+        except Precondition as error:
+            _log.warning("volume", extra=fields(volume=record.id, error=str(error)))
+            return True
 
     def _create(self, request: PublishRequest, version: str) -> VolumeRecord:
         """Record, link, mount, in this order; everything is undone when a step fails, because nobody may call again."""
@@ -227,6 +248,7 @@ def _check_same(record: VolumeRecord, request: PublishRequest) -> None:
             f"unpublish it there before it goes to {request.target}"
         )
     asked = {
+        "namespace": (record.namespace, request.pod.namespace),
         "cache": (record.cache, request.cache),
         "version": (record.asked_version, request.version),
         "access": (record.access, request.access.value),

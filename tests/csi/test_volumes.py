@@ -1,0 +1,371 @@
+"""The life of a volume, with a mounter that can fail at any step; the files and the store are real."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cachefetch.errors import Busy, Conflict, GoldlinkError, InvalidRequest, NotReady, Precondition, UnknownVolume
+from csi.requests import parse_publish
+from csi.targets import Targets
+from csi.volumes import Volumes, check_subtree
+from tests.cachefetch.fakes import CACHE, Dir, File, Link, publish
+from tests.csi.client import publish_request
+from tests.csi.conftest import ITEMS
+from tests.csi.fakes import FakeMounter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cachefetch.linktree import LinkReport
+    from cachefetch.model import Version
+    from cachefetch.records import VolumeRecord
+    from cachefetch.store import Store
+
+
+class Node:
+    """Volumes on a fake mounter; `boot` starts anew on the same store."""
+
+    def __init__(self, store: Store, root: Path) -> None:
+        self.store = store
+        self.pods = root / "pods"
+        self.pods.mkdir()
+        self.mounter = FakeMounter()
+        self.links: list[LinkReport] = []
+        self.discards = 0
+        self.boot("boot-1")
+
+    def boot(self, boot_id: str) -> None:
+        """A new process; another boot id is a reboot, which ends every mount."""
+        self.volumes = Volumes(
+            self.store,
+            Targets(self.mounter),
+            boot_id=boot_id,
+            on_link=lambda report, _seconds: self.links.append(report),
+            on_discard=self.count_discard,
+        )
+
+    def count_discard(self) -> None:
+        self.discards += 1
+
+    def target(self, volume_id: str) -> Path:
+        (self.pods / volume_id).mkdir(exist_ok=True)
+        return self.pods / volume_id / "mount"
+
+    def publish(
+        self, volume_id: str, *, choose: Callable[[], str] | None = None, target: Path | None = None, **given: Any
+    ) -> tuple[VolumeRecord, bool]:
+        request = parse_publish(publish_request(volume_id, target or self.target(volume_id), **given))
+        return self.volumes.publish(request, choose or (lambda: self.store.current(CACHE) or ""))
+
+    def unpublish(self, volume_id: str) -> None:
+        self.volumes.unpublish(volume_id, self.target(volume_id))
+
+    def tree(self, volume_id: str) -> Path:
+        return self.store.records.place(volume_id) / "tree"
+
+    def mounted(self) -> Counter[Path]:
+        return Counter(mount.target for mount in self.mounter.mounts)
+
+
+@pytest.fixture
+def node(store: Store, tmp_path: Path) -> Node:
+    return Node(store, tmp_path)
+
+
+@pytest.fixture
+def version(store: Store) -> Version:
+    return publish(store, ITEMS)
+
+
+def not_wanted() -> str:
+    raise AssertionError("a version was chosen for a volume that is there")
+
+
+def test_publish_records_links_and_mounts_read_only(node: Node, version: Version) -> None:
+    record, repeated = node.publish("v", path="lib")
+    assert (repeated, record.version, record.link_mode) == (False, version.id, "hardlink")
+    mount = node.mounter.at(node.target("v"))
+    assert mount is not None
+    assert (mount.source, mount.readonly) == (node.tree("v") / "lib", True)
+    assert node.store.records.read("v") == record
+    assert node.volumes.count() == {(CACHE, version.id): 1}
+    golden = node.store.tree(CACHE, version.id)
+    assert (node.tree("v") / "lib" / "a.js").samefile(golden / "lib" / "a.js")
+    assert node.links[0].files == 6
+
+
+def test_a_repeat_changes_nothing_and_keeps_the_version(node: Node, version: Version) -> None:
+    first, _ = node.publish("v")
+    publish(node.store, [File(b"new")])
+    again, repeated = node.publish("v", choose=not_wanted)
+    assert (again, repeated) == (first, True)
+    assert node.mounted() == {node.target("v"): 1}
+    assert len(node.links) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"path": "lib"}, "path"),
+        ({"access": "private"}, "access"),
+        ({"version": "f" * 64}, "version"),
+        ({"cache": "model"}, "cache"),
+        ({"namespace": "team-b"}, "namespace"),
+    ],
+)
+def test_another_request_for_a_live_volume_is_a_conflict(
+    node: Node, version: Version, change: dict[str, str], key: str
+) -> None:
+    before, _ = node.publish("v")
+    with pytest.raises(Conflict, match=f"published with {key}"):
+        node.publish("v", choose=not_wanted, **change)
+    assert node.store.records.read("v") == before
+    assert node.mounted() == {node.target("v"): 1}
+
+
+def test_another_target_for_a_live_volume_is_refused(node: Node, version: Version) -> None:
+    node.publish("v")
+    with pytest.raises(Precondition, match="unpublish it there"):
+        node.publish("v", target=node.target("w"), choose=not_wanted)
+    assert node.mounted() == {node.target("v"): 1}
+    assert not node.target("w").exists()
+
+
+def test_a_volume_whose_pod_directory_is_out_of_sight_keeps_its_files(node: Node, version: Version) -> None:
+    """The mount may live on where this process cannot see it; nothing may take its tree away."""
+    node.publish("v")
+    node.pods.rename(node.pods.with_name("away"))
+    assert node.volumes.recover() == 1
+    with pytest.raises(Precondition, match="no parent directory"):
+        node.volumes.publish(parse_publish(publish_request("v", node.pods / "v" / "mount")), not_wanted)
+    node.pods.mkdir()
+    with pytest.raises(Precondition, match="unpublish it there"):
+        node.publish("v", target=node.target("w"), choose=not_wanted)
+    assert (node.tree("v") / "lib" / "a.js").exists()
+    node.pods.rename(node.pods.with_name("other"))
+    node.pods.with_name("away").rename(node.pods)
+
+
+@pytest.mark.parametrize(("verb", "late"), [("bind_readonly", False), ("look", False), ("look", True)])
+def test_a_failed_publish_leaves_nothing_and_the_next_one_works(
+    node: Node, version: Version, verb: str, late: bool
+) -> None:
+    node.mounter.fail_next(verb, OSError(errno.EIO, "a bad disk"), late=late)
+    with pytest.raises(OSError, match="a bad disk"):
+        node.publish("v")
+    assert node.store.records.ids() == []
+    assert not node.target("v").exists()
+    assert node.mounter.mounts == []
+    assert node.publish("v")[1] is False
+
+
+def test_a_failed_choice_leaves_nothing(node: Node, version: Version) -> None:
+    def choose() -> str:
+        raise NotReady("not yet")
+
+    with pytest.raises(NotReady):
+        node.publish("v", choose=choose)
+    assert node.store.records.ids() == []
+    assert node.publish("v")[1] is False
+
+
+def test_a_version_dropped_between_choice_and_use_is_tried_again(node: Node, version: Version) -> None:
+    def choose() -> str:
+        node.store.drop(CACHE, version.id)
+        return version.id
+
+    with pytest.raises(NotReady, match="dropped meanwhile"):
+        node.publish("v", choose=choose)
+    assert node.store.records.ids() == []
+
+
+def test_a_target_in_the_way_is_told_before_anything_is_waited_for(node: Node, version: Version) -> None:
+    node.target("v").write_text("theirs")
+    with pytest.raises(Precondition):
+        node.publish("v", choose=not_wanted)
+    assert node.store.records.ids() == []
+
+
+def test_unpublish_ends_the_volume_and_repeats_are_fine(node: Node, version: Version) -> None:
+    node.publish("v")
+    for _ in range(3):
+        node.unpublish("v")
+        assert node.store.records.ids() == []
+        assert not node.target("v").exists()
+    assert node.mounter.mounts == []
+    assert node.discards == 1
+    node.unpublish("never heard of")
+
+
+def test_unpublish_at_another_target_leaves_the_volume(node: Node, version: Version) -> None:
+    node.publish("v")
+    node.volumes.unpublish("v", node.target("w"))
+    assert node.mounted() == {node.target("v"): 1}
+    assert node.volumes.usage("v", node.target("v")).abnormal == ""
+
+
+def test_unpublish_with_a_foreign_file_changes_nothing(node: Node, version: Version) -> None:
+    node.publish("v")
+    node.mounter.mounts.clear()
+    (node.target("v") / "theirs").write_text("x")
+    with pytest.raises(Precondition):
+        node.unpublish("v")
+    assert node.store.records.ids() == ["v"]
+    (node.target("v") / "theirs").unlink()
+    node.unpublish("v")
+    assert node.store.records.ids() == []
+
+
+def test_unpublish_does_not_need_the_version(node: Node, version: Version) -> None:
+    node.publish("v")
+    node.store.drop(CACHE, version.id)
+    assert "withdrawn" in node.volumes.usage("v", node.target("v")).abnormal
+    node.unpublish("v")
+    assert node.store.records.ids() == []
+
+
+def test_usage_tells_what_is_shared_and_what_is_owned(node: Node, version: Version) -> None:
+    record, _ = node.publish("v")
+    usage = node.volumes.usage("v", node.target("v"))
+    assert (usage.shared_bytes, usage.shared_inodes) == (version.totals.bytes, version.totals.entries)
+    directories = [
+        path for path in (node.tree("v"), *node.tree("v").rglob("*")) if path.is_dir() and path.name != "out"
+    ]
+    assert usage.own_inodes == record.own_inodes == len(directories)
+    assert usage.own_bytes == sum(path.stat().st_blocks * 512 for path in directories)
+    assert usage.abnormal == ""
+
+
+def test_usage_of_what_is_not_there_is_not_found(node: Node, version: Version) -> None:
+    node.publish("v")
+    for volume_id, path in (("w", node.target("w")), ("v", node.target("w")), ("w", node.target("v"))):
+        with pytest.raises(UnknownVolume):
+            node.volumes.usage(volume_id, path)
+
+
+def test_a_volume_that_lost_its_mount_is_abnormal(node: Node, version: Version) -> None:
+    node.publish("v")
+    mount = node.mounter.mounts[0]
+    mount.readonly = False
+    assert "writable" in node.volumes.usage("v", node.target("v")).abnormal
+    node.mounter.mounts.clear()
+    assert "not mounted" in node.volumes.usage("v", node.target("v")).abnormal
+
+
+@pytest.mark.parametrize("path", ["lib", "lib/deep"])
+def test_a_subtree_of_directories_is_shown(node: Node, version: Version, path: str) -> None:
+    node.publish("v", path=path)
+    assert node.mounter.mounts[0].source == node.tree("v") / path
+
+
+@pytest.mark.parametrize("path", ["out", "out/ssh", "lib/a.js", "lib/self", "lib/a.js/x", "missing", "lib/missing/x"])
+def test_a_subtree_that_leads_elsewhere_or_nowhere_is_refused(node: Node, version: Version, path: str) -> None:
+    with pytest.raises(InvalidRequest, match="is no directory of this version"):
+        node.publish("v", path=path)
+    assert node.store.records.ids() == []
+    assert node.mounter.mounts == []
+
+
+def test_a_symlink_to_a_directory_of_the_tree_is_refused_too(store: Store) -> None:
+    """What it leads to is the origin's choice, and may be another thing in the next version."""
+    version = publish(store, [Dir(b"a"), Link(b"b", b"a")])
+    check_subtree(store.tree(CACHE, version.id), "a")
+    with pytest.raises(InvalidRequest):
+        check_subtree(store.tree(CACHE, version.id), "b")
+
+
+def test_recovery_keeps_what_is_mounted_and_drops_the_rest(node: Node, version: Version) -> None:
+    node.publish("lives")
+    node.publish("unmounted")
+    node.mounter.mounts.pop()
+    (node.store.records.place("half")).mkdir()
+    (node.store.records.place("half") / ".volume.json.0011").write_text("{")
+    (node.store.records.place("damaged")).mkdir()
+    (node.store.records.place("damaged") / "volume.json").write_text('{"id": "damaged", "cache"')
+    (node.store.records.directory / ".probe-0011").write_text("another process looks whether the store is fit")
+    node.boot("boot-1")
+    assert node.volumes.recover() == 1
+    assert node.store.records.ids() == [".probe-0011", "lives"]
+    assert node.publish("lives", choose=not_wanted)[1] is True
+    assert node.publish("unmounted")[1] is False
+
+
+def test_a_reboot_ends_every_volume_and_no_version(node: Node, version: Version) -> None:
+    node.publish("v")
+    node.publish("w")
+    node.mounter.mounts.clear()
+    node.boot("boot-2")
+    assert node.volumes.recover() == 0
+    assert node.store.records.ids() == []
+    assert node.store.has(CACHE, version.id)
+    assert node.publish("v")[0].boot_id == "boot-2"
+
+
+def test_recovery_is_not_stopped_by_a_volume_that_was_remounted(
+    node: Node, version: Version, caplog: pytest.LogCaptureFixture
+) -> None:
+    node.publish("v")
+    node.mounter.mounts[0].readonly = False
+    node.boot("boot-1")
+    assert node.volumes.recover() == 1
+    assert "volume" in caplog.messages
+    with pytest.raises(Precondition, match="writable"):
+        node.publish("v", choose=not_wanted)
+    node.unpublish("v")
+    assert node.store.records.ids() == []
+
+
+def test_calls_for_one_volume_exclude_each_other(node: Node, version: Version) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def choose() -> str:
+        inside.set()
+        assert go.wait(20)
+        return version.id
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(node.publish, "v", choose=choose)
+        assert inside.wait(20)
+        with pytest.raises(Busy):
+            node.publish("v")
+        with pytest.raises(Busy):
+            node.unpublish("v")
+        node.publish("w")
+        go.set()
+        assert waiting.result(20)[1] is False
+    assert node.mounted() == {node.target("v"): 1, node.target("w"): 1}
+
+
+def test_many_threads_leave_a_consistent_state(node: Node, version: Version) -> None:
+    """8 threads publish, conflict and unpublish one volume: each call is OK, busy or refused, and then all is whole."""
+    barrier = threading.Barrier(8)
+
+    def work(number: int) -> Counter[str]:
+        answers: Counter[str] = Counter()
+        barrier.wait()
+        for turn in range(20):
+            try:
+                if (number + turn) % 3 == 0:
+                    node.unpublish("v")
+                else:
+                    node.publish("v", path="lib" if number % 2 else "")
+                answers["OK"] += 1
+            except GoldlinkError as error:
+                answers[type(error).__name__] += 1
+        return answers
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = sum(pool.map(work, range(8)), Counter[str]())
+    assert set(answers) <= {"OK", "Busy", "Conflict"}
+    assert answers.total() == 160
+    assert set(node.mounted().values()) <= {1}
+    assert node.store.records.ids() == (["v"] if node.mounter.mounts else [])
+    node.unpublish("v")
+    assert list(node.store.records.directory.iterdir()) == []
