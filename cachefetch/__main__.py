@@ -98,7 +98,7 @@ def _gc(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _populate(args: argparse.Namespace, terminal: Terminal) -> int:
-    from cachefetch import commands, config, populate, selection
+    from cachefetch import config, populate, selection
     from cachefetch.store import Store
 
     declared, store = config.load(args.config), Store(args.state_dir)
@@ -106,7 +106,7 @@ def _populate(args: argparse.Namespace, terminal: Terminal) -> int:
     selection.check_known(store, declared, name)
     dest = args.dest.resolve()
     populate.check_dest(dest)
-    return commands.populate(store, name, prefix, dest, terminal)
+    return populate.populate(store, name, prefix, dest, terminal)
 
 
 def _run(args: argparse.Namespace, _terminal: Terminal) -> int:

@@ -1,6 +1,7 @@
-"""What the commands do, apart from how their arguments are read: refresh, list, verify, gc, populate.
+"""What the commands do, apart from how their arguments are read: refresh, list, verify, gc.
 
-Each takes a store and what was asked for, writes to a terminal, and returns the exit status.
+Each takes a store and what was asked for, writes to a terminal, and returns the exit status. `populate` is a module of
+its own, because it imports less.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from cachefetch import manifest, trash
 from cachefetch.errors import Busy, DataError, GoldlinkError, UnknownVersion
 from cachefetch.model import LinkMode, Version, short_id
-from cachefetch.populate import populate as make_link_tree
 from cachefetch.refresh import Refreshed
 from cachefetch.refresh import refresh as refresh_cache
 from cachefetch.selection import no_version, one_version, present, version_ids
@@ -26,7 +26,6 @@ from cachefetch.verify import verify as verify_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from cachefetch.config import AnySource, Cache, Config
     from cachefetch.sources.base import Source
@@ -234,14 +233,3 @@ def gc(store: Store, config: Config, terminal: Terminal, *, as_json: bool) -> in
         count = f"{len(dropped)} version{'' if len(dropped) == 1 else 's'}"
         terminal.say(f"{count} dropped, {size(freed)} of disk space freed")
     return 1 if failed else 0
-
-
-def populate(store: Store, cache: str, prefix: str, dest: Path, terminal: Terminal) -> int:
-    """Make `dest` a link tree of the cache's current version, or of the one whose id starts with `prefix`."""
-    started = time.monotonic()
-    version_id = one_version(store, cache, prefix)
-    report = make_link_tree(store, cache, version_id, dest)
-    fallbacks = f" ({report})" if report.fallbacks else ""
-    made = f"{report.files:,} files, link mode {report.mode}{fallbacks}"
-    terminal.say(f"{dest}: {cache}@{short_id(version_id)}, {made}; {seconds(time.monotonic() - started)}")
-    return 0

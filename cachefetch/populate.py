@@ -1,21 +1,29 @@
-"""A link tree of a version anywhere on the store's file system, without CSI: for development and for builds."""
+"""A link tree of a version anywhere on the store's file system, without CSI: for development and for builds.
+
+Compared with `cp -al`, start included, so this module imports little.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from cachefetch import trash
 from cachefetch.errors import InvalidRequest, Precondition, UnknownVersion
 from cachefetch.linktree import link_tree
+from cachefetch.model import short_id
+from cachefetch.selection import one_version
+from cachefetch.terminal import seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cachefetch.linktree import LinkReport
     from cachefetch.store import Store
+    from cachefetch.terminal import Terminal
 
 _OCCUPIED = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY, errno.ENOTDIR})
 
@@ -35,7 +43,18 @@ def check_dest(dest: Path) -> None:
         raise InvalidRequest(f"{dest} is not a directory: name one that is empty or does not exist yet")
 
 
-def populate(store: Store, cache: str, version_id: str, dest: Path) -> LinkReport:
+def populate(store: Store, cache: str, prefix: str, dest: Path, terminal: Terminal) -> int:
+    """The command: `dest` becomes a link tree of the current version, or of the one whose id starts with `prefix`."""
+    started = time.monotonic()
+    version_id = one_version(store, cache, prefix)
+    report = make(store, cache, version_id, dest)
+    fallbacks = f" ({report})" if report.fallbacks else ""
+    made = f"{report.files:,} files, link mode {report.mode}{fallbacks}"
+    terminal.say(f"{dest}: {cache}@{short_id(version_id)}, {made}; {seconds(time.monotonic() - started)}")
+    return 0
+
+
+def make(store: Store, cache: str, version_id: str, dest: Path) -> LinkReport:
     """Make `dest` (see `check_dest`) a link tree of the version. It appears complete or not at all.
 
     Raises:

@@ -16,7 +16,6 @@ from cachefetch.terminal import Terminal
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from cachefetch.config import AnySource
@@ -293,27 +292,6 @@ def test_gc_goes_on_after_a_busy_cache_and_fails_in_the_end(store: Store, output
     assert output.out[0] == f"other: dropped version {other.short}, 98 KiB"
     assert output.out[1].startswith("1 version dropped, ")
     assert "cache 'busy' is in use" in output.complaints[0]
-
-
-def test_populate_tells_what_it_made(store: Store, output: Output, tmp_path: Path) -> None:
-    old, new = published(store, b"1"), published(store, b"22")
-    assert commands.populate(store, CACHE, "", tmp_path / "new", output.terminal) == 0
-    assert commands.populate(store, CACHE, old.id[:12], tmp_path / "old", output.terminal) == 0
-    assert (tmp_path / "new/a").read_bytes() == b"22"
-    assert (tmp_path / "old/a").read_bytes() == b"1"
-    assert [line.rpartition("; ")[0] for line in output.out] == [
-        f"{tmp_path}/new: deps@{new.short}, 2 files, link mode hardlink",
-        f"{tmp_path}/old: deps@{old.short}, 2 files, link mode hardlink",
-    ]
-
-
-@pytest.mark.root
-def test_populate_on_another_file_system_tells_the_fallback(
-    store: Store, output: Output, mount: Callable[..., Path]
-) -> None:
-    published(store)
-    assert commands.populate(store, CACHE, "", mount("other", "-t", "tmpfs", "tmpfs") / "dest", output.terminal) == 0
-    assert "2 files, link mode copy (2 copy (hardlink refused: EXDEV" in output.out[0]
 
 
 def test_a_damaged_origin_is_told_apart_from_an_absent_one(store: Store, output: Output) -> None:
