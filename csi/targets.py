@@ -37,6 +37,10 @@ class Targets:
             raise Precondition(f"target {target} was remounted writable by somebody: unmount it, then try again")
         return True
 
+    def mounted(self, target: Path) -> bool:
+        """Whether anything is mounted at `target`. Constant time."""
+        return self._mounter.look(target).mount_root
+
     def check_free(self, target: Path) -> None:
         """Return if a volume may be mounted at `target`: nothing is there, or an empty directory.
 

@@ -11,7 +11,6 @@ more.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from cachefetch.errors import Conflict, InvalidRequest, NotReady, Precondition, UnknownVersion, UnknownVolume
 from cachefetch.linktree import link_tree
-from cachefetch.logs import fields
 from cachefetch.model import Totals, short_id
 from cachefetch.records import VolumeRecord
 from csi.inflight import InFlight
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from cachefetch.store import Store
     from csi.requests import PublishRequest
     from csi.targets import Targets
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,8 +83,9 @@ class Volumes:
             record = self._store.records.read(request.volume_id)
             if record is not None and self._lives(record):
                 _check_same(record, request)
+                if self._targets.shows(request.target, self._source(record)):
+                    return record, True
                 self._targets.check_parent(request.target)
-                return record, True
             self._targets.check_free(request.target)
             self._discard(request.volume_id)
             return self._create(request, choose()), False
@@ -104,7 +101,7 @@ class Volumes:
             record = self._store.records.read(volume_id)
             place = self._store.records.place(volume_id)
             self._targets.hide(target, place, self._source(record) if record else None)
-            if record is None or Path(record.target) == target or not self._stays(record):
+            if record is None or Path(record.target) == target or not self._lives(record):
                 self._discard(volume_id)
 
     def usage(self, volume_id: str, path: Path) -> Usage:
@@ -143,7 +140,7 @@ class Volumes:
             if not self._store.records.place(volume_id).is_dir():
                 continue  # another process probes whether the store can link there
             record = self._store.records.read(volume_id)
-            if record is not None and self._stays(record):
+            if record is not None and self._lives(record):
                 kept += 1
             else:
                 self._discard(volume_id)
@@ -153,16 +150,8 @@ class Volumes:
         if record.boot_id != self._boot_id:
             return False  # every mount ended with the old boot
         target = Path(record.target)
-        # A pod's directory that this process cannot see may still be mounted on the host: keep its files.
-        return not target.parent.is_dir() or self._targets.shows(target, self._source(record))
-
-    def _stays(self, record: VolumeRecord) -> bool:
-        """Whether the files of the volume are still needed; one that was remounted writable is in use all the more."""
-        try:
-            return self._lives(record)
-        except Precondition as error:
-            _log.warning("volume", extra=fields(volume=record.id, error=str(error)))
-            return True
+        # Where this process sees no directory, or another mount on top, the volume may still be mounted below.
+        return not target.parent.is_dir() or self._targets.mounted(target)
 
     def _create(self, request: PublishRequest, version: str) -> VolumeRecord:
         """Record, link, mount, in this order; everything is undone when a step fails, because nobody may call again."""
