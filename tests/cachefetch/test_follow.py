@@ -123,6 +123,30 @@ def test_a_half_written_file_is_not_taken(path: Path) -> None:
     assert [len(config.caches) for config in seen.changes] == [2]
 
 
+def test_a_file_that_is_still_being_written_waits_for_the_next_look(path: Path) -> None:
+    seen = Seen(path)
+    done = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not done.wait(0.02):
+            number += 1
+            fresh = path.with_suffix(".new")
+            fresh.write_text(text(f"n{number}"))
+            fresh.rename(path)
+
+    writer = threading.Thread(target=write)
+    path.write_text(text("n0"))
+    writer.start()
+    seen.follower.poll()
+    done.set()
+    writer.join()
+    assert seen.names() == ["one"]
+    seen.follower.poll()
+    assert seen.changes
+    assert not seen.errors
+
+
 def test_the_thread_notices_and_survives_a_failing_callback(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     told = threading.Event()
 
