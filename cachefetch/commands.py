@@ -20,7 +20,7 @@ from cachefetch.refresh import Refreshed
 from cachefetch.refresh import refresh as refresh_cache
 from cachefetch.selection import no_version, one_version, present, version_ids
 from cachefetch.space import reclaimable
-from cachefetch.terminal import age, seconds, size, table
+from cachefetch.terminal import age, many, seconds, size, table
 from cachefetch.verify import Damage
 from cachefetch.verify import verify as verify_version
 
@@ -74,10 +74,10 @@ def _failure(store: Store, name: str, error: Exception) -> str:
 def _result(result: Refreshed) -> str:
     version = result.version
     change = "changed" if result.changed else "unchanged"
-    line = f"{change}, version {version.short}, {version.totals.files:,} files, {size(version.totals.bytes)}"
+    line = f"{change}, version {version.short}, {many(version.totals.files, 'file')}, {size(version.totals.bytes)}"
     if result.links is None:
         return line
-    shared = f"{result.links.modes[LinkMode.HARDLINK]:,} files shared with the version before"
+    shared = f"{many(result.links.modes[LinkMode.HARDLINK], 'file')} shared with the version before"
     fallback = f" ({result.links})" if result.links.fallbacks else ""
     return f"{line}; fetched {size(result.fetched_bytes)}, {shared}{fallback}"
 
@@ -230,6 +230,5 @@ def gc(store: Store, config: Config, terminal: Terminal, *, as_json: bool) -> in
     else:
         for version in dropped:
             terminal.say(f"{version.cache}: {_dropped(version)}")
-        count = f"{len(dropped)} version{'' if len(dropped) == 1 else 's'}"
-        terminal.say(f"{count} dropped, {size(freed)} of disk space freed")
+        terminal.say(f"{many(len(dropped), 'version')} dropped, {size(freed)} of disk space freed")
     return 1 if failed else 0

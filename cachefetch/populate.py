@@ -16,7 +16,7 @@ from cachefetch.errors import InvalidRequest, Precondition, UnknownVersion
 from cachefetch.linktree import link_tree
 from cachefetch.model import short_id
 from cachefetch.selection import one_version
-from cachefetch.terminal import seconds
+from cachefetch.terminal import many, seconds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def populate(store: Store, cache: str, prefix: str, dest: Path, terminal: Termin
     version_id = one_version(store, cache, prefix)
     report = make(store, cache, version_id, dest)
     fallbacks = f" ({report})" if report.fallbacks else ""
-    made = f"{report.files:,} files, link mode {report.mode}{fallbacks}"
+    made = f"{many(report.files, 'file')}, link mode {report.mode}{fallbacks}"
     terminal.say(f"{dest}: {cache}@{short_id(version_id)}, {made}; {seconds(time.monotonic() - started)}")
     return 0
 

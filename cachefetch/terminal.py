@@ -231,6 +231,11 @@ def age(duration: float) -> str:
     return f"{max(0, int(duration))}s"
 
 
+def many(count: int, noun: str) -> str:
+    """`1 file`, `1,234 files`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def cut(text: str, width: int) -> str:
     """`text` in at most `width` columns."""
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -92,11 +92,11 @@ def test_a_refresh_tells_what_it_came_to(store: Store, output: Output) -> None:
     assert commands.refresh(store, [cache()], Origins(deps=source), output.terminal) == 0
     assert first
     assert second
-    shared = "files shared with the version before"
+    shared = "shared with the version before"
     beginnings = [line.rpartition("; ")[0] for line in output.out]
     assert beginnings == [
-        f"deps: changed, version {first[:12]}, 2 files, 98 KiB; fetched 98 KiB, 0 {shared}",
-        f"deps: changed, version {second[:12]}, 2 files, 98 KiB; fetched 2 B, 1 {shared}",
+        f"deps: changed, version {first[:12]}, 2 files, 98 KiB; fetched 98 KiB, 0 files {shared}",
+        f"deps: changed, version {second[:12]}, 2 files, 98 KiB; fetched 2 B, 1 file {shared}",
         f"deps: unchanged, version {second[:12]}, 2 files, 98 KiB",
     ]
 

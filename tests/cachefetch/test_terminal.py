@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachefetch.terminal import Bar, Lines, Meter, Terminal, age, cut, seconds, size, table
+from cachefetch.terminal import Bar, Lines, Meter, Terminal, age, cut, many, seconds, size, table
 
 MIB = 1 << 20
 
@@ -59,6 +59,10 @@ def test_durations_for_people(duration: float, text: str) -> None:
 )
 def test_ages_for_people(duration: float, text: str) -> None:
     assert age(duration) == text
+
+
+def test_one_is_not_many() -> None:
+    assert [many(count, "file") for count in (0, 1, 2, 12345)] == ["0 files", "1 file", "2 files", "12,345 files"]
 
 
 @given(st.text(), st.integers(1, 50))
