@@ -36,7 +36,8 @@ def check_fitness(root: Path) -> None:
             f"the state directory {root} is on a {remote} file system: mount a directory of a local disk there"
         )
     for name in ("caches", "volumes", "pool", "trash"):
-        _probe_link(root / "staging", root / name)
+        _check_one_mount(root / "staging", root / name)
+    _check_hardlinks(root)
 
 
 def filesystem_magic(path: Path) -> int:
@@ -50,24 +51,37 @@ def filesystem_magic(path: Path) -> int:
     )
 
 
-def _probe_link(source: Path, dest: Path) -> None:
-    """st_dev proves nothing: link(2) says EXDEV between two mounts of one device (its man page), so ask it."""
-    probe, link = (place / f".probe-{secrets.token_hex(8)}" for place in (source, dest))
-    probe.touch(mode=0o600)
+def _check_one_mount(source: Path, dest: Path) -> None:
+    """st_dev proves nothing: link(2) and rename(2) say EXDEV between two mounts of one device, and say it first.
+
+    So the rename of a name that does not exist tells, and leaves nothing behind even when we are killed.
+    """
+    name = secrets.token_hex(16)
     try:
-        link.hardlink_to(probe)
-        link.unlink()
+        (source / name).rename(dest / name)
+    except FileNotFoundError:
+        return
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise StoreUnfit(
                 f"{source} and {dest} are two mounts, and files cannot be linked from one to the other: "
                 f"mount the whole state directory {source.parent} once, nothing below it"
             ) from error
+        raise
+
+
+def _check_hardlinks(root: Path) -> None:
+    """Make a real link, in the trash: that is where it would be deleted if we were killed."""
+    probe = root / "locks" / "probe"
+    link = root / "trash" / secrets.token_hex(16)
+    probe.touch(mode=0o600)
+    try:
+        link.hardlink_to(probe)
+    except OSError as error:
         if error.errno in {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}:
             raise StoreUnfit(
-                f"the file system of {source.parent} has no hardlinks ({error.strerror}): "
+                f"the file system of {root} has no hardlinks ({error.strerror}): "
                 "use a directory on ext4, XFS, btrfs or another file system that has them"
             ) from error
         raise
-    finally:
-        probe.unlink()
+    link.unlink(missing_ok=True)  # or whoever empties the trash was faster

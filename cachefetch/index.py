@@ -152,7 +152,8 @@ class Index:
 
     def remember(self, meta: Mapping[str, str]) -> None:
         """Add to the notes."""
-        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
+        with _disk_errors(self.path):
+            self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
 
     def _select(self, condition: str) -> Iterator[Entry]:
         self._flush()

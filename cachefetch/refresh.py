@@ -53,7 +53,7 @@ def refresh(store: Store, cache: Cache, source: Source, progress: Progress) -> R
         OutOfSpace: there is no room for it; `current` stays.
     """
     identity = identify(cache)
-    with store.refreshing(cache.name), _full_disk(cache):
+    with store.refreshing(cache.name), store.pin(cache.name), _full_disk(cache):
         known = store.origin(cache.name)
         try:
             if known is not None and known.meta.get("source") != identity:

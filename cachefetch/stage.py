@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from cachefetch import durable, manifest
+from cachefetch import durable, manifest, verify
 from cachefetch.errors import DataError, OutOfSpace, UnsafeEntry
 from cachefetch.linktree import Linker
-from cachefetch.model import Entry, EntryType, Totals, normal_mode
+from cachefetch.logs import fields
+from cachefetch.model import Entry, EntryType, Totals, normal_mode, normal_mtime
 from cachefetch.paths import check_entry_path, show
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachefetch.index import Index
+
+_log = logging.getLogger(__name__)
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -104,9 +108,11 @@ class Stage:
         self._entries = 0
         self._bytes = 0
         self._bytes_at_check = -_SPACE_CHECK_BYTES
-        (directory / "tree").mkdir(mode=0o755)
+        (directory / "tree").mkdir()
         self._root = os.open(directory / "tree", _DIRECTORY)
+        # Neither the umask nor a set-group-id bit, which everything below would inherit (mkdir(2)), may get in here.
         os.fchown(self._root, 0, 0)
+        os.fchmod(self._root, normal_mode(EntryType.DIRECTORY, 0))
         self._open: dict[bytes, int] = {}
         self._previous_root = os.open(previous.tree, _DIRECTORY) if previous else -1
 
@@ -148,24 +154,27 @@ class Stage:
         check_entry_path(path)
         parent, name = self._parent(path)
         self._count_entry()
-        mode = normal_mode(EntryType.FILE, mode)
+        mode, mtime_ns = normal_mode(EntryType.FILE, mode), normal_mtime(mtime_ns)
         with _refusals(path):
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         try:
             written, found = self._pour(content, fd, path)
+            _compare(path, (size, written), (digest, found))
             os.fchmod(fd, mode)
             os.utime(fd, ns=(mtime_ns, mtime_ns))
+        except BaseException:
+            os.unlink(name, dir_fd=parent)
+            raise
         finally:
             os.close(fd)
-        if size is not None and written != size:
-            raise DataError(f"file {show(path)} has {written} bytes, announced were {size}: the origin is damaged")
-        if digest is not None and found != digest:
-            raise DataError(f"file {show(path)} has digest sha256:{found}, expected was sha256:{digest}")
         self.index.put(Entry(path, EntryType.FILE, mode, mtime_ns, written, found), token)
 
     def symlink(self, path: bytes, target: bytes, mtime_ns: int, token: bytes = b"") -> None:
         """A symlink with `target` as its text, whatever that is: it is never followed by goldlink."""
         check_entry_path(path)
+        if not target or b"\0" in target:
+            raise UnsafeEntry(f"entry {show(path)} is refused: {show(target)} cannot be the text of a symlink")
+        mtime_ns = normal_mtime(mtime_ns)
         parent, name = self._parent(path)
         self._count_entry()
         with _refusals(path):
@@ -176,17 +185,12 @@ class Stage:
 
     def copy(self, path: bytes, original: bytes, mode: int, mtime_ns: int) -> None:
         """A plain file with the content of `original`, an earlier file of this stage: what a hardlink becomes."""
-        check_entry_path(original)
+        known = self.index.find(original)
+        if known is None or known.entry.type is not EntryType.FILE:
+            raise UnsafeEntry(f"entry {show(path)} is refused: it links to {show(original)}, no earlier file")
         parent, name = self._parent(original)
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-        except OSError as error:
-            raise UnsafeEntry(
-                f"entry {show(path)} is refused: it links to {show(original)}, no earlier file"
-            ) from error
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         with os.fdopen(fd, "rb", buffering=0) as content:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise UnsafeEntry(f"entry {show(path)} is refused: it links to {show(original)}, which is no file")
             self.file(path, mode, mtime_ns, content)
 
     def keep(self, path: bytes, mode: int, mtime_ns: int, token: bytes) -> bool:
@@ -197,14 +201,16 @@ class Stage:
         if known is None or known.token != token or known.entry.type is not EntryType.FILE:
             return False
         entry = known.entry
-        if (normal_mode(EntryType.FILE, mode), mtime_ns) != (entry.mode, entry.mtime_ns):
+        if (normal_mode(EntryType.FILE, mode), normal_mtime(mtime_ns)) != (entry.mode, entry.mtime_ns):
+            return False
+        if verify.difference(entry, self._previous_root):
             return False
         check_entry_path(path)
         parent, name = self._parent(path)
         self._count_entry()
+        self._count_bytes(entry.size, path)
         with _refusals(path):
             self.linker.link(path, self._previous_root, name, parent)
-        self._count_bytes(entry.size, path)
         self.index.put(entry, token, kept=True)
         return True
 
@@ -223,15 +229,21 @@ class Stage:
         return Sealed(self.place, version_id, totals)
 
     def _reunite(self) -> None:
-        """Replace files that turned out equal to the previous version's (path, content, mode, mtime) by links."""
+        """Replace files that turned out equal to the previous version's (path, content, mode, mtime) by links.
+
+        Sharing saves space only, so damage of the previous version, which `verify` names, just ends it.
+        """
         if self._previous is None:
             return
         outside = os.open(self.place, _DIRECTORY)
         try:
             for entry in manifest.common(self.index.fresh_files(), manifest.read(self._previous.manifest)):
-                parent, name = self._parent(entry.path)
-                self.linker.link(entry.path, self._previous_root, "twin", outside)
-                os.rename("twin", name, src_dir_fd=outside, dst_dir_fd=parent)
+                if not verify.difference(entry, self._previous_root):
+                    parent, name = self._parent(entry.path)
+                    self.linker.link(entry.path, self._previous_root, "twin", outside)
+                    os.rename("twin", name, src_dir_fd=outside, dst_dir_fd=parent)
+        except (DataError, FileNotFoundError) as error:
+            _log.warning("previous version", extra=fields(manifest=self._previous.manifest, error=str(error)))
         finally:
             os.close(outside)
 
@@ -248,20 +260,29 @@ class Stage:
     def _parent(self, path: bytes) -> tuple[int, bytes]:
         """The open directory that holds `path`, made when missing, and the last component."""
         head, _, name = path.rpartition(b"/")
-        return (self._directory(head) if head else self._root), name
-
-    def _directory(self, path: bytes) -> int:
-        fd = self._open.pop(path, -1)
+        fd = self._open.pop(head, -1) if head else self._root
         if fd < 0:
-            parent, name = self._parent(path)
-            with _refusals(path):
-                if self._make_directory(name, parent):
+            fd = self._descend(head, path)
+        elif head:
+            self._open[head] = fd  # last in the order of the dict: the most recently used
+        return fd, name
+
+    def _descend(self, path: bytes, entry: bytes) -> int:
+        """Open the directory `path`, which is made when missing, from its nearest open ancestor, for `entry`."""
+        missing: list[bytes] = []
+        while path and path not in self._open:
+            path, _, name = path.rpartition(b"/")
+            missing.append(name)
+        fd = self._open[path] if path else self._root
+        for name in reversed(missing):
+            path = path + b"/" + name if path else name
+            with _refusals(entry):
+                if self._make_directory(name, fd):
                     self._count_entry()
                     self.index.put(_directory(path, _UNKNOWN_MTIME))
-                fd = os.open(name, _DIRECTORY, dir_fd=parent)
-        self._open[path] = fd  # last in the order of the dict: the most recently used
-        if len(self._open) > _OPEN_DIRECTORIES:
-            os.close(self._open.pop(next(iter(self._open))))
+                fd = self._open[path] = os.open(name, _DIRECTORY, dir_fd=fd)
+            if len(self._open) > _OPEN_DIRECTORIES:
+                os.close(self._open.pop(next(iter(self._open))))
         return fd
 
     def _make_directory(self, name: bytes, parent: int) -> bool:
@@ -303,11 +324,21 @@ class Stage:
 
 
 def _directory(path: bytes, mtime_ns: int) -> Entry:
-    return Entry(path, EntryType.DIRECTORY, normal_mode(EntryType.DIRECTORY, 0), mtime_ns)
+    return Entry(path, EntryType.DIRECTORY, normal_mode(EntryType.DIRECTORY, 0), normal_mtime(mtime_ns))
 
 
 def _is_directory(name: bytes, parent: int) -> bool:
     return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+
+
+def _compare(path: bytes, sizes: tuple[int | None, int], digests: tuple[str | None, str]) -> None:
+    """Refuse content that is not as announced; each pair is what was announced, if it was, and what came."""
+    if sizes[0] not in {None, sizes[1]}:
+        raise DataError(f"file {show(path)} has {sizes[1]} bytes, announced were {sizes[0]}: the origin is damaged")
+    if digests[0] not in {None, digests[1]}:
+        raise DataError(
+            f"file {show(path)} has digest sha256:{digests[1]}, expected was sha256:{digests[0]}: the origin is damaged"
+        )
 
 
 def _write_all(fd: int, chunk: bytes) -> None:
@@ -320,7 +351,7 @@ _REFUSALS = {
     errno.EEXIST: "another entry has that path",
     errno.ENOTDIR: "an entry above it is a file or a symlink",
     errno.ELOOP: "an entry above it is a symlink",
-    errno.ENAMETOOLONG: "its path is too long",
+    errno.ENAMETOOLONG: "its path or its text is too long",
     errno.EINVAL: "the file system does not take its name",
 }
 

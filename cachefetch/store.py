@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cachefetch import durable, manifest, retention
-from cachefetch.errors import UnknownVersion
+from cachefetch.errors import DataError, UnknownVersion
 from cachefetch.fitness import check_fitness
 from cachefetch.index import Index
-from cachefetch.model import Version, check_cache_name, check_version_id
+from cachefetch.model import Totals, Version, check_cache_name, check_version_id
 from cachefetch.records import Records
 from cachefetch.stage import Limits, Previous, Sealed, Stage
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _LAYOUT = ("caches", "staging", "pool", "volumes", "locks", "trash", "run")
 _ORIGIN = "origin.db"
+_CURRENT = "current"
 
 
 class Store:
@@ -58,13 +59,13 @@ class Store:
     # What there is
 
     def caches(self) -> list[str]:
-        """The caches that have a directory, whether or not they are still declared."""
-        return sorted(place.name for place in (self.root / "caches").iterdir())
+        """The caches that have something here, whether or not they are still declared."""
+        return sorted({place.name for name in ("caches", "staging") for place in (self.root / name).iterdir()})
 
     def current(self, cache: str) -> str | None:
         """The id of the version that new volumes get; None while there is none. Reads one symlink."""
         try:
-            return (self._cache(cache) / "current").readlink().name
+            return (self._cache(cache) / _CURRENT).readlink().name
         except FileNotFoundError:
             return None
 
@@ -95,8 +96,14 @@ class Store:
             ) from error
 
     def versions(self, cache: str) -> list[Version]:
-        """The published versions, oldest first."""
-        found = [self.version(cache, place.name) for place in self._versions(cache)]
+        """The published versions, oldest first.
+
+        One whose manifest is damaged amounts to nothing here, so that the others stay usable; `verify` names it.
+        """
+        found = []
+        for place in self._versions(cache):
+            with suppress(FileNotFoundError):  # collected while we look
+                found.append(Version(cache, place.name, _totals(place), place.stat().st_mtime))
         return sorted(found, key=lambda version: (version.published, version.id))
 
     def find(self, cache: str, prefix: str) -> Version:
@@ -105,11 +112,11 @@ class Store:
         Raises:
             UnknownVersion: there is none, or more than one.
         """
-        ids = [place.name for place in self._versions(cache) if place.name.startswith(prefix)]
-        if len(ids) != 1:
-            found = "none" if not ids else f"{len(ids)} versions"
-            raise UnknownVersion(f"{cache}@{prefix} names {found}: 'cachefetch list -o json' shows the whole ids")
-        return self.version(cache, ids[0])
+        found = [version for version in self.versions(cache) if version.id.startswith(prefix)]
+        if len(found) != 1:
+            names = "none" if not found else f"{len(found)} versions"
+            raise UnknownVersion(f"{cache}@{prefix} names {names}: 'cachefetch list -o json' shows the whole ids")
+        return found[0]
 
     def users(self, cache: str) -> dict[str, int]:
         """How many volumes use each version of the cache."""
@@ -165,28 +172,22 @@ class Store:
         only. What was staged is gone at the end unless it was published; `scratch` stays when an exception ends the
         stage.
         """
-        home = self.root / "staging" / cache
+        home = self._staging(cache)
         place, scratch = home / "new", home / source
-        for leftover in home.iterdir() if home.is_dir() else ():
-            if leftover != scratch:
-                self.discard(leftover)
-        for directory in (home, scratch):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        place.mkdir(mode=0o755)
-        with self.pin(cache):
-            previous = self._previous(cache)
+        with self.pin(cache), ExitStack() as at_end:
+            at_end.callback(self._clear, home, scratch)
+            self._clear(home, scratch)
+            for directory in (home, scratch, place):
+                directory.mkdir(mode=0o700, exist_ok=True)
             index = Index.create(home / _ORIGIN)
+            at_end.callback(index.abandon)
+            previous = self._previous(cache)
+            if previous and previous.index:
+                at_end.callback(previous.index.close)
             stage = Stage(place, scratch, index, previous=previous, limits=limits, on_bytes=on_bytes)
-            try:
-                yield stage
-                self.discard(scratch)
-            finally:
-                stage.close()
-                index.close()
-                if previous and previous.index:
-                    previous.index.close()
-                if place.exists():
-                    self.discard(place)
+            at_end.callback(stage.close)
+            yield stage
+            self.discard(scratch)
 
     def publish(self, cache: str, sealed: Sealed, origin: Index, meta: dict[str, str]) -> Version:
         """Make a sealed version visible and current; remember what the source said.
@@ -194,21 +195,27 @@ class Store:
         The commit point is one rename. A version that is there already is only made current again.
         """
         place = self._version(cache, sealed.id)
+        origin.remember({**meta, "version": sealed.id})
+        origin.close()
+        durable.sync_file(origin.path)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not place.exists():
             os.utime(sealed.directory)
             sealed.directory.rename(place)
             durable.sync_directory(place.parent)
         self.set_current(cache, sealed.id)
-        origin.remember({**meta, "version": sealed.id})
-        origin.close()
         origin.path.rename(self._cache(cache) / _ORIGIN)
         return self.version(cache, sealed.id)
 
     def set_current(self, cache: str, version_id: str) -> None:
-        """Let new volumes get this version, which is published; one rename."""
+        """Let new volumes get this version, by one rename; the caller pins the cache.
+
+        Raises:
+            UnknownVersion: it is not on this node.
+        """
+        self.version(cache, version_id)
         if self.current(cache) != version_id:
-            durable.point(self._cache(cache) / "current", f"versions/{version_id}")
+            durable.point(self._cache(cache) / _CURRENT, f"versions/{version_id}")
 
     # Getting rid of it
 
@@ -226,11 +233,15 @@ class Store:
             current = None if retain is None else self.current(cache)
             dropped = retention.superfluous(self.versions(cache), current=current, used=used, retain=retain or 0)
             if retain is None and self.current(cache) not in used:
-                (self._cache(cache) / "current").unlink(missing_ok=True)
+                (self._cache(cache) / _CURRENT).unlink(missing_ok=True)
             for version in dropped:
                 self.discard(self._version(cache, version.id))
+            for leftover in self._cache(cache).glob(f".{_CURRENT}.*"):  # of a process that was killed
+                self.discard(leftover)
             if retain is None and not self._versions(cache):
-                self.discard(self._cache(cache))
+                for place in (self._staging(cache), self._cache(cache)):
+                    if place.exists():
+                        self.discard(place)
         return dropped
 
     def drop(self, cache: str, version_id: str) -> None:
@@ -241,11 +252,11 @@ class Store:
         """
         with durable.exclusive(self._lock(cache), f"cache {cache!r} is in use: verify again later"):
             if self.current(cache) == version_id:
-                (self._cache(cache) / "current").unlink(missing_ok=True)
+                (self._cache(cache) / _CURRENT).unlink(missing_ok=True)
             self.discard(self._version(cache, version_id))
 
     def discard(self, path: Path) -> None:
-        """Rename a file or directory of the store away; `empty_trash` deletes it later."""
+        """Rename a file or directory of the store away; `trash.empty` deletes it later."""
         path.rename(self.trash / f"{secrets.token_hex(8)}-{path.name[:100]}")
 
     # Where things are
@@ -260,6 +271,11 @@ class Store:
             origin = None
         return Previous(self.tree(cache, current), self.manifest(cache, current), origin)
 
+    def _clear(self, home: Path, keep: Path) -> None:
+        for leftover in home.iterdir() if home.is_dir() else ():
+            if leftover != keep:
+                self.discard(leftover)
+
     def _versions(self, cache: str) -> list[Path]:
         try:
             return list((self._cache(cache) / "versions").iterdir())
@@ -272,5 +288,15 @@ class Store:
     def _version(self, cache: str, version_id: str) -> Path:
         return self._cache(cache) / "versions" / check_version_id(version_id)
 
+    def _staging(self, cache: str) -> Path:
+        return self.root / "staging" / check_cache_name(cache)
+
     def _lock(self, cache: str) -> Path:
         return self.root / "locks" / f"{check_cache_name(cache)}@versions"
+
+
+def _totals(place: Path) -> Totals:
+    try:
+        return manifest.read_totals(place / "manifest")
+    except (FileNotFoundError, DataError):
+        return Totals(0, 0, 0)

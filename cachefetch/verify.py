@@ -6,6 +6,7 @@ cut. The full one also reads and hashes everything: enough after a suspicion.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -64,12 +65,12 @@ def verify(
     try:
         seen = 0
         for entry in manifest.read(path):
-            difference = _difference(entry, tree)
-            seen += difference != _MISSING
-            if not difference and content and entry.type is EntryType.FILE:
-                difference = _content_difference(entry, tree, on_bytes)
-            if difference:
-                yield Damage(entry.path, difference)
+            found = difference(entry, tree)
+            seen += found != _MISSING
+            if not found and content and entry.type is EntryType.FILE:
+                found = _content_difference(entry, tree, on_bytes)
+            if found:
+                yield Damage(entry.path, found)
         if _count(tree) != seen:
             yield from _extras(path, tree)
     except DataError as error:
@@ -79,18 +80,19 @@ def verify(
 
 
 _MISSING = "is missing"
+_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # itself, or what is above it is no directory any more
 
 
-def _difference(entry: Entry, tree: int) -> str:
-    """What stat(2) says against the entry; empty when nothing."""
+def difference(entry: Entry, tree: int) -> str:
+    """What is not as `entry` says in the open directory `tree`, as far as stat(2) tells; empty when nothing."""
     try:
         status = os.stat(entry.path, dir_fd=tree, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return _MISSING
-    difference = _status_difference(entry, status)
-    if not difference and entry.type is EntryType.SYMLINK and os.readlink(entry.path, dir_fd=tree) != entry.target:
+    except OSError as error:
+        return _MISSING if error.errno in _ABSENT else f"cannot be read: {error.strerror}"
+    found = _status_difference(entry, status)
+    if not found and entry.type is EntryType.SYMLINK and os.readlink(entry.path, dir_fd=tree) != entry.target:
         return "points elsewhere"
-    return difference
+    return found
 
 
 def _status_difference(entry: Entry, status: os.stat_result) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from cachefetch.config import Cache, Directory
@@ -15,11 +16,11 @@ from cachefetch.units import Size
 from cachefetch.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cachefetch.index import Index
     from cachefetch.model import Version
+    from cachefetch.sources.base import Known
     from cachefetch.stage import Stage
     from cachefetch.store import Store
 
@@ -80,7 +81,7 @@ class MemorySnapshot:
 
     items: Sequence[Item]
     size: int | None
-    meta: Mapping[str, str]
+    meta: dict[str, str]
     fail_at: int | None
     error: Exception
 
@@ -111,13 +112,18 @@ class MemorySource:
     def revision(self) -> str:
         return hashlib.sha256(repr(self.items).encode()).hexdigest()
 
-    def resolve(self, known: Index | None) -> MemorySnapshot | None:
+    def resolve(self, known: Known | None) -> MemorySnapshot | None:
         self.known.append(known.meta["revision"] if known else None)
         if self.fail_resolve:
             raise self.error
         if known is not None and known.meta["revision"] == self.revision:
             return None
         return MemorySnapshot(self.items, self.size, {"revision": self.revision}, self.fail_at, self.error)
+
+
+def memory() -> TemporaryDirectory[str]:
+    """A directory for the many stores of a property test, in memory: each publish waits for the disk otherwise."""
+    return TemporaryDirectory(dir="/dev/shm")
 
 
 def declared(name: str = CACHE, *, path: str = "/srv", max_bytes: int | None = None) -> Cache:
@@ -168,7 +174,7 @@ def check_store(store: Store) -> None:
         assert current is None or store.has(cache, current)
         for version in store.versions(cache):
             assert list(verify(store, cache, version.id)) == [], version.id
-        left = {path.name for path in (store.root / "caches" / cache).iterdir()}
+        left = {path.name for path in (store.root / "caches" / cache).glob("*")}
         assert left <= {"versions", "current", "origin.db"}
     for place in (store.root / "staging").glob("*/*"):
         assert place.name not in {"new", "origin.db"}, "a stage is left behind"
