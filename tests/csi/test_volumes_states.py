@@ -1,4 +1,4 @@
-"""Any order of publish, unpublish, refresh, collection, withdrawal, restart, reboot and interference keeps the rules."""
+"""Any order of calls, refreshes, collections, withdrawals, restarts and interference keeps the rules of volumes."""
 
 from __future__ import annotations
 
