@@ -81,4 +81,5 @@ def test_a_prefix_must_fit_exactly_one_version(store: Store) -> None:
 def test_no_prefix_means_the_current_version(store: Store) -> None:
     with pytest.raises(UnknownVersion, match="cachefetch refresh old"):
         one_version(store, "old", "")
-    assert one_version(store, "old", "") == publish(store, [], "old").id
+    version = publish(store, [], "old")
+    assert one_version(store, "old", "") == version.id
