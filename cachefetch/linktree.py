@@ -15,12 +15,12 @@ import os
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cachefetch.model import LinkMode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 _FICLONE = 0x40049409  # ioctl_ficlone(2)
@@ -69,11 +69,21 @@ class LinkReport:
         return f"{used or 'no files'}{f' ({why})' if why else ''}"
 
 
+class Way(Protocol):
+    """One way of bringing a file (or symlink) into another directory."""
+
+    def __call__(self, name: str | bytes, source_fd: int, new_name: str | bytes, dest_fd: int, /) -> None:
+        """Make `new_name` in `dest_fd` from `name` in `source_fd`, or raise OSError and leave nothing."""
+        ...
+
+
 class Linker:
     """Brings files into another directory by the cheapest mode there is, and remembers what it had to use."""
 
-    def __init__(self) -> None:
+    def __init__(self, ways: Mapping[LinkMode, Way] | None = None) -> None:
+        """Use `ways` in place of the calls of the kernel, for example those of a file system that has less."""
         self.report = LinkReport()
+        self._ways = ways or _WAYS
         self._first = 0  # index of the first mode that is still worth a try
 
     def link(self, name: str | bytes, source_fd: int, new_name: str | bytes, dest_fd: int) -> LinkMode:
@@ -85,7 +95,7 @@ class Linker:
         for position in range(self._first, len(_MODES)):
             mode = _MODES[position]
             try:
-                _WAYS[mode](name, source_fd, new_name, dest_fd)
+                self._ways[mode](name, source_fd, new_name, dest_fd)
             except OSError as error:
                 if error.errno not in FALLBACK or mode is _MODES[-1]:
                     raise
@@ -206,4 +216,4 @@ def _copy_content(source: int, dest: int) -> None:
         pass
 
 
-_WAYS = {LinkMode.HARDLINK: _hardlink, LinkMode.REFLINK: _reflink, LinkMode.COPY: _copy}
+_WAYS: Mapping[LinkMode, Way] = {LinkMode.HARDLINK: _hardlink, LinkMode.REFLINK: _reflink, LinkMode.COPY: _copy}
