@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import shutil
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cachefetch.errors import OutOfSpace
+from cachefetch.sources.base import SourceChanged
 from cachefetch.stage import Limits
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from cachefetch.progress import Progress
     from cachefetch.sources.base import Snapshot, Source
     from cachefetch.store import Store
+
+_CHANGES_MAX = 2
+_SETTLE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ def refresh(store: Store, cache: Cache, source: Source, progress: Progress) -> R
 
     Raises:
         Busy: another process refreshes the cache.
-        SourceError: the origin could not be reached; `current` stays, a later try resumes.
+        SourceError: the origin could not be reached, or changed all the time; `current` stays, a later try resumes.
         DataError: what it delivered is wrong; `current` stays.
         OutOfSpace: there is no room for it; `current` stays.
     """
@@ -68,12 +73,22 @@ def refresh(store: Store, cache: Cache, source: Source, progress: Progress) -> R
             previous = store.current(cache.name)
             store.set_current(cache.name, unchanged)
             return Refreshed(store.version(cache.name, unchanged), changed=previous != unchanged)
-        return _fetch(store, cache, identity, snapshot, progress)
+        return _fetch_steady(store, cache, identity, snapshot, progress)
 
 
 def identify(cache: Cache) -> str:
     """A name for what the cache is fetched from: another source gives another name, other settings do not."""
     return hashlib.sha256(msgspec.json.encode(cache.source, order="sorted")).hexdigest()[:16]
+
+
+def _fetch_steady(store: Store, cache: Cache, identity: str, snapshot: Snapshot, progress: Progress) -> Refreshed:
+    """Fetch, and again when the source changed meanwhile: a version never mixes two states of its source."""
+    for _ in range(_CHANGES_MAX):
+        try:
+            return _fetch(store, cache, identity, snapshot, progress)
+        except SourceChanged:
+            time.sleep(_SETTLE_SECONDS)
+    return _fetch(store, cache, identity, snapshot, progress)
 
 
 def _fetch(store: Store, cache: Cache, identity: str, snapshot: Snapshot, progress: Progress) -> Refreshed:
