@@ -1,1 +1,1 @@
-"""Backends that keep cache disks."""
+"""Cache disks: images that are written once, sealed, and then read by any number of nodes (docs/adr/0010)."""
