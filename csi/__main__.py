@@ -92,6 +92,7 @@ def _run(options: Options, running: ExitStack) -> bool:
     if options.metrics_address:
         health = HealthServer(options.metrics_address, metrics.registry, lambda: "stopping" if stop.is_set() else "")
         health.start()
+        _log.info("measuring", extra=fields(address=options.metrics_address, port=health.port))
         running.callback(health.stop)
     server.start()
     _log.info("serving", extra=fields(endpoint=options.endpoint, driver=options.driver_name, node=options.node_id))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,17 @@ class Driver:
         """The log lines of one event; every line must parse."""
         lines = [parse_line(line) for line in self.log_file.read_text().splitlines()]
         return [line for line in lines if line.get("event") == name]
+
+    def get(self, path: str) -> str:
+        """What the driver answers on --metrics-address."""
+        port = self.events("measuring")[-1]["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        (line,) = [line for line in self.get("/metrics").splitlines() if line.startswith(f"{name} ")]
+        return float(line.removeprefix(f"{name} "))
 
     def mounts(self) -> list[Path]:
         """Where something is mounted below the targets, once for each mount."""
