@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import secrets
+import sys
 from typing import TYPE_CHECKING
 
 from cachefetch.errors import StoreUnfit
@@ -30,7 +31,7 @@ def check_fitness(root: Path) -> None:
     Raises:
         StoreUnfit: says what to mount instead.
     """
-    remote = _REMOTE.get(filesystem_magic(root))
+    remote = remote_kind(filesystem_magic(root))
     if remote is not None:
         raise StoreUnfit(
             f"the state directory {root} is on a {remote} file system: mount a directory of a local disk there"
@@ -46,9 +47,12 @@ def filesystem_magic(path: Path) -> int:
     if _libc.statfs(os.fsencode(path), buffer) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(path))
-    return (
-        int.from_bytes(buffer.raw[:8], "little" if ctypes.c_long.__ctype_le__ is ctypes.c_long else "big") & 0xFFFFFFFF
-    )
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], sys.byteorder) & 0xFFFFFFFF
+
+
+def remote_kind(magic: int) -> str | None:
+    """The name of a network or user-space file system, on which no store can be; None for local ones."""
+    return _REMOTE.get(magic)
 
 
 def _check_one_mount(source: Path, dest: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from cachefetch.linktree import FALLBACK, Linker, LinkReport, link_tree
 from cachefetch.model import LinkMode
+from tests.cachefetch.conftest import run
 from tests.cachefetch.fakes import MTIME, below
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def test_a_golden_tree_as_deep_as_paths_go_can_be_linked(tmp_path: Path) -> None
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     assert link_tree(tmp_path / "golden", tmp_path / "tree").directories == 1991
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    run("rm", "-rf", tmp_path / "golden", tmp_path / "tree")  # pytest could not
 
 
 # Falling back
@@ -303,8 +305,6 @@ def test_a_full_disk_is_an_error_and_no_half_copied_file_stays(tmp_path: Path, m
 @pytest.mark.root
 def test_an_immutable_golden_file_is_copied_because_nobody_may_link_it(tmp_path: Path) -> None:
     """An administrator's chattr +i: link(2) says EPERM of that file only."""
-    from tests.cachefetch.conftest import run
-
     tree = golden(tmp_path)
     run("chattr", "+i", tree / "run")
     try:
