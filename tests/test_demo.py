@@ -109,7 +109,7 @@ def assert_shown(done: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_every_claim_holds_for_root(work: Path) -> None:
     done = run(*COMMAND, "--dir", str(work))
     assert_shown(done)
@@ -118,7 +118,7 @@ def test_every_claim_holds_for_root(work: Path) -> None:
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_every_claim_holds_for_an_ordinary_user(work: Path) -> None:
     """Who becomes root of a user namespace by the demo's own doing."""
     done = run(*as_nobody(*COMMAND, "--dir", str(work)))
@@ -168,6 +168,7 @@ def read_until(demo: subprocess.Popen[str], words: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("number", "moment"),
     [(signal.SIGTERM, "cachefetch refresh"), (signal.SIGINT, "PUBLISHED IN")],
@@ -177,13 +178,14 @@ def test_an_interrupted_demo_leaves_nothing(work: Path, number: signal.Signals, 
     with started(work) as demo:
         read_until(demo, moment)
         demo.send_signal(number)
-        rest = demo.communicate(timeout=60)[0]
+        rest = demo.communicate(timeout=100)[0]
     assert demo.returncode == 130, rest
     assert "interrupted, everything was cleaned up" in rest
 
 
 @pytest.mark.root
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_driver_that_dies_fails_the_demo_and_nothing_is_left(work: Path) -> None:
     """A claim that cannot be shown is no success: the same run, but without a driver from the first volumes on."""
     with started(work) as demo:

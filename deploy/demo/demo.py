@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True  # the compiled files would appear in the package
 import grpc  # noqa: E402  (see above)
 from report import ClaimFailed, Report  # noqa: E402
 from story import Story  # noqa: E402
-from workplace import Broken, Workplace  # noqa: E402
+from workplace import INTERRUPTIONS, Broken, Workplace  # noqa: E402
 
 from cachefetch.errors import GoldlinkError  # noqa: E402
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         os.execvp("unshare", ["unshare", "-Urm", sys.executable, __file__, *sys.argv[1:]])
     os.umask(0o022)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in INTERRUPTIONS:
         signal.signal(number, signal.default_int_handler)  # as Ctrl-C: everything is cleaned up
     report = Report(sys.stdout)
     try:

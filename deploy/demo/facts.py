@@ -28,7 +28,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.entries = {path.relative_to(root).as_posix(): path.lstat() for path in walk(root)}
+        self.entries = {path.removeprefix(f"{root}/"): os.lstat(path) for path in walk(root)}
 
     @property
     def files(self) -> dict[str, os.stat_result]:
@@ -45,11 +45,10 @@ class Tree:
         return {path: inode(status) for path, status in self.files.items()}
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """The root and everything below it; no symlink is followed."""
-    yield root
-    for directory, names, files in os.walk(root, onerror=_raise):
-        yield from (Path(directory, name) for name in [*names, *files])
+def walk(root: Path) -> Iterator[str]:
+    """Everything below the root; no symlink is followed. Text, because there are hundreds of thousands."""
+    for directory, directories, files in os.walk(root, onerror=_raise):
+        yield from (f"{directory}/{name}" for name in [*directories, *files])
 
 
 def inode(status: os.stat_result) -> Inode:

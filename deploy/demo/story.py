@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 import statistics
-import subprocess
 import sysconfig
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from cachefetch.terminal import size
 from csi import mountinfo
 
 if TYPE_CHECKING:
+    from facts import Inode
     from report import Report
     from workplace import Volume, Workplace
 
@@ -78,9 +78,7 @@ class Story:
         self._report.command(f"cp -a {origin} source")
         started = time.perf_counter()
         # All that -a keeps but the owner, which only root may set.
-        subprocess.run(
-            ["cp", "-RP", "--preserve=mode,timestamps", f"{origin}/.", str(self._place.source)], check=True, timeout=300
-        )
+        self._place.run("cp", "-RP", "--preserve=mode,timestamps", f"{origin}/.", str(self._place.source))
         seconds = time.perf_counter() - started
         tree = Tree(self._place.source)
         figures = self._figures
@@ -146,20 +144,21 @@ class Story:
         source = Tree(self._place.source)
         odd = [f"{one.pod}: {found}" for one in self._volumes if (found := difference(source, Tree(one.target)))]
         self._report.claim("each volume equals the source, compared byte by byte", holds=not odd, found=", ".join(odd))
-        answer = self._stranger()
         self._report.claim(
             "a pod of a namespace that the cache is not for is refused: PERMISSION_DENIED",
-            holds=answer == "PERMISSION_DENIED",
-            found=answer,
+            holds=self._is_refused("elsewhere"),
+            found="it got the volume",
         )
 
-    def _stranger(self) -> str:
-        """What a pod of another namespace is told."""
+    def _is_refused(self, namespace: str) -> bool:
+        """Whether a pod of that namespace is told that it may not have the volume."""
         try:
-            self._place.publish(self._place.volume("stranger", "elsewhere"))
+            self._place.publish(self._place.volume("stranger", namespace))
         except grpc.RpcError as error:
-            return error.code().name
-        return "it got the volume"
+            if error.code() is not grpc.StatusCode.PERMISSION_DENIED:
+                raise
+            return True
+        return False
 
     def _share(self) -> None:
         self._report.step(
@@ -273,17 +272,11 @@ class Story:
             "is killed, upgraded or removed.",
         )
         self._report.command("kill -9 DRIVER")
-        versions = {volume.pod: self._first for volume in self._volumes}
-        versions[self._volumes[-1].pod] = self._second
+        before = self._shown()
         self._place.kill()
-        for moment in ("while no driver runs", "after it was started again"):
-            odd = [one.pod for one in self._volumes if difference(self._golden(versions[one.pod]), Tree(one.target))]
-            self._report.claim(
-                f"all {len(versions)} volumes show their versions, compared byte by byte, {moment}",
-                holds=not odd, found=f"not those of {', '.join(odd)}",
-            )  # fmt: skip
-            if self._place.driver is not None and self._place.driver.poll() is not None:
-                self._place.start()
+        self._claim_unchanged(before, "while no driver runs")
+        self._place.start()
+        self._claim_unchanged(before, "after it was started again")
         mounts = len(mountinfo.below(self._place.root))
         self._place.publish(self._volumes[0])
         self._report.claim(
@@ -291,8 +284,20 @@ class Story:
             holds=len(mountinfo.below(self._place.root)) == mounts, found="there is another mount",
         )  # fmt: skip
 
-    def _golden(self, version: str) -> Tree:
-        return Tree(self._place.golden(version))
+    def _claim_unchanged(self, before: dict[str, tuple[dict[str, Inode], bytes]], when: str) -> None:
+        now = self._shown()
+        odd = [pod for pod in before if now[pod] != before[pod]]
+        self._report.claim(
+            f"all {len(before)} volumes show the same files as before, and they can be read, {when}",
+            holds=not odd,
+            found=f"not those of {', '.join(odd)}",
+        )
+
+    def _shown(self) -> dict[str, tuple[dict[str, Inode], bytes]]:
+        """Of each volume the files, and the content of the one that differs between versions."""
+        return {
+            one.pod: (Tree(one.target).inodes(), (one.target / self._changed).read_bytes()) for one in self._volumes
+        }
 
     def _unpublish(self) -> None:
         self._report.step(

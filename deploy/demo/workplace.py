@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +29,14 @@ from csi.pb import csi_pb2, csi_pb2_grpc
 from csi.server import SOCKET_PATH_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import IO, Self
 
 CACHE = "packages"
 NAMESPACE = "demo"
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end the demo: Ctrl-C, kill, and a terminal that is closed."""
 _START = 30.0  # seconds until the driver must answer
 _RPC = 110.0  # seconds; kubelet gives an RPC two minutes
 _STOP = 10.0  # seconds; the driver's promise for SIGTERM
@@ -85,7 +90,8 @@ class Workplace:
         self.log = self.root / "driver.log"
         self.socket = self.root / "csi.sock"
         self.store = Store(self.state)
-        self.driver: subprocess.Popen[bytes] | None = None
+        self.driver: subprocess.Popen[str] | None = None
+        self._children: list[subprocess.Popen[str]] = []
         self._channel: grpc.Channel | None = None
 
     def __enter__(self) -> Self:
@@ -104,10 +110,12 @@ class Workplace:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Leave nothing. A second Ctrl-C must not interrupt this."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in INTERRUPTIONS:
             signal.signal(number, signal.SIG_IGN)
-        if self.driver is not None and self.driver.poll() is None:
-            self.kill()
+        for child in self._children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
         self._close()
         self.remove()
 
@@ -118,7 +126,37 @@ class Workplace:
         if self.root.exists():
             shutil.rmtree(self.root)
 
-    # The command line
+    # Commands
+
+    def _spawn(
+        self, arguments: Sequence[str], stdout: int | IO[str], *, session: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start a process of which `__exit__` knows, also when a signal comes in this very moment."""
+        with _uninterrupted():
+            child = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=self.root,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # it would write into what the demo copies
+                start_new_session=session,
+            )
+            self._children.append(child)
+        return child
+
+    def run(self, *arguments: str) -> str:
+        """Run a command; returns what it printed.
+
+        Raises:
+            Broken: it failed.
+        """
+        child = self._spawn(arguments, subprocess.PIPE)
+        output = child.communicate(timeout=_COMMAND)[0]
+        if child.returncode != 0:
+            raise Broken(f"'{shlex.join(arguments)}' ended with {child.returncode}: {output.strip()}")
+        return output
 
     def cachefetch(self, *words: str) -> str:
         """Run `cachefetch` with the demo's store; returns what it printed.
@@ -126,15 +164,8 @@ class Workplace:
         Raises:
             Broken: it failed.
         """
-        command, *rest = words
         where = ("--state-dir", str(self.state), "--config", str(self.config))
-        arguments = [sys.executable, "-m", "cachefetch", command, *where, *rest]
-        done = subprocess.run(
-            arguments, capture_output=True, text=True, check=False, timeout=_COMMAND, cwd=self.root, env=_environment()
-        )
-        if done.returncode != 0:
-            raise Broken(f"'cachefetch {' '.join(words)}' ended with {done.returncode}: {done.stderr or done.stdout}")
-        return done.stdout
+        return self.run(sys.executable, "-m", "cachefetch", *words, *where)
 
     # The driver
 
@@ -146,16 +177,8 @@ class Workplace:
         """
         arguments = [sys.executable, "-m", "csi", "node", "--endpoint", f"unix://{self.socket}"]
         arguments += ["--state-dir", str(self.state), "--config", str(self.config), "--node-id", "demo-node"]
-        with self.log.open("ab") as log:
-            self.driver = subprocess.Popen(
-                arguments,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.root,
-                env=_environment(),
-                start_new_session=True,  # Ctrl-C is for the demo, which then ends the driver
-            )
+        with self.log.open("a") as log:
+            self.driver = self._spawn(arguments, log, session=True)  # Ctrl-C is for the demo, which ends the driver
         self._channel = grpc.insecure_channel(
             f"unix://{self.socket}",
             options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)],
@@ -165,7 +188,7 @@ class Workplace:
         info = identity.GetPluginInfo(csi_pb2.GetPluginInfoRequest(), timeout=_RPC)
         return f"{info.name} {info.vendor_version}"
 
-    def _wait(self, identity: csi_pb2_grpc.IdentityStub, driver: subprocess.Popen[bytes]) -> None:
+    def _wait(self, identity: csi_pb2_grpc.IdentityStub, driver: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + _START
         while True:
             try:
@@ -269,6 +292,15 @@ class Workplace:
         return current
 
 
-def _environment() -> dict[str, str]:
-    """Ours, and no compiled files written beside the sources, which are the demo's input."""
-    return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Put an interruption off until the end. The handlers are Python's, so a process that is started has none."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda now, _frame: came.append(now)) for number in INTERRUPTIONS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
