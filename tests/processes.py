@@ -80,8 +80,12 @@ def tail(log: Path, lines: int = 40) -> str:
 
 def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path) -> None:
     end = time.monotonic() + _START
-    while not ready():
+    while True:
+        answered = ready()
+        # Asked after it: another process may answer at a port that this one could not get.
         status = process.poll()
         assert status is None, f"{process.args!r} ended with {status}:\n{tail(log)}"
+        if answered:
+            return
         assert time.monotonic() < end, f"{process.args!r} was not ready in {_START:.0f} s:\n{tail(log)}"
         time.sleep(0.02)

@@ -10,15 +10,17 @@ import sys
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.conftest import mounts_below
 from tests.processes import ROOT, go_tool, running, tail
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 CSI_SANITY = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.5.0"
 EXPECTED = {"passed": 95, "pending": 1}
@@ -61,14 +63,26 @@ def csi_sanity() -> Path:
     return go_tool(CSI_SANITY)
 
 
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """A directory below which the driver leaves no mount and no loop device; what it does leave is taken down here."""
+    yield tmp_path
+    mounts, loops = mounts_below(tmp_path), loops_below(tmp_path)
+    for mount in reversed(mounts):
+        subprocess.run(["umount", mount], check=True)
+    for loop in loops_below(tmp_path):  # many went with their mount
+        subprocess.run(["losetup", "--detach", loop], check=True)
+    assert (mounts, loops) == ([], []), "the driver left mounts or loop devices"
+
+
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("roles", ["all", "split"])
-def test_every_spec_of_csi_sanity_passes(roles: str, csi_sanity: Path, tmp_path: Path) -> None:
+def test_every_spec_of_csi_sanity_passes(roles: str, csi_sanity: Path, directory: Path) -> None:
     REPORTS.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        driver = Driver(tmp_path, roles, stack)
+        driver = Driver(directory, roles, stack)
         node = ("--node-id", "node-1", "--max-volumes", str(MAX_VOLUMES))
         if roles == "all":
             endpoints = [f"--csi.endpoint={driver.start('all', *node)}"]
@@ -77,12 +91,18 @@ def test_every_spec_of_csi_sanity_passes(roles: str, csi_sanity: Path, tmp_path:
                 f"--csi.endpoint={driver.start('node', *node)}",
                 f"--csi.controllerendpoint={driver.start('controller')}",
             ]
-        report = sanity(csi_sanity, endpoints, tmp_path, roles)
+        report = sanity(csi_sanity, endpoints, directory, roles)
     cases = list(ET.parse(report).iter("testcase"))
     states = Counter(case.get("status", "") for case in cases if case.get("name", "").startswith(SPEC))
     bad = [f"{case.get('status')}: {case.get('name')}" for case in cases if case.get("status") not in EXPECTED]
     assert not bad, f"{dict(states)}; see {report.with_suffix('.log')}\n" + "\n".join(bad)
     assert states == EXPECTED
+
+
+def loops_below(directory: Path) -> list[str]:
+    """Loop devices whose backing file lies below the directory (also when it is deleted already)."""
+    backing = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [f"/dev/{file.parts[3]}" for file in backing if file.read_text().startswith(f"{directory}/")]
 
 
 def sanity(program: Path, endpoints: list[str], directory: Path, name: str) -> Path:
