@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch.access import may_use, visible
-from cachefetch.errors import InvalidRequest, NotAllowed, UnknownCache
+from cachefetch.errors import InvalidRequest, NotAllowed, Precondition, UnknownCache, UnknownVolume
 from cachefetch.model import check_volume_id, short_id
+from csi import cache_handles
+from csi.disk_calls import parse_path
+from csi.disk_requests import parse_mode, required
+from csi.disks.ids import is_image, parse_handle
 from csi.logs import annotate
 from csi.pb import csi_pb2, csi_pb2_grpc
 from csi.requests import Access, parse_publish, parse_target
@@ -19,15 +23,22 @@ if TYPE_CHECKING:
 
     from cachefetch.config import Config
     from csi.arrivals import Arrivals
+    from csi.disk_calls import DiskCalls
     from csi.requests import PublishRequest
     from csi.volumes import Usage, Volumes
 
 _Capability = csi_pb2.NodeServiceCapability
-_CAPABILITIES = (_Capability.RPC.GET_VOLUME_STATS, _Capability.RPC.VOLUME_CONDITION)
+_CAPABILITIES = (
+    _Capability.RPC.STAGE_UNSTAGE_VOLUME,
+    _Capability.RPC.GET_VOLUME_STATS,
+    _Capability.RPC.EXPAND_VOLUME,
+    _Capability.RPC.VOLUME_CONDITION,
+    _Capability.RPC.SINGLE_NODE_MULTI_WRITER,
+)
 
 
 class Node(csi_pb2_grpc.NodeServicer):
-    """Publishes cache volumes on this node."""
+    """Publishes cache volumes and disks on this node. The form of a volume's id tells which it is."""
 
     def __init__(
         self,
@@ -37,19 +48,51 @@ class Node(csi_pb2_grpc.NodeServicer):
         config: Callable[[], Config],
         node_id: str,
         max_volumes: int,
+        disks: DiskCalls | None = None,
     ) -> None:
-        """Serve `volumes`; `config` tells the configuration in force, `max_volumes` 0 means no limit."""
+        """Serve `volumes` and `disks`; `config` tells the configuration in force, `max_volumes` 0 means no limit."""
         self._volumes = volumes
         self._arrivals = arrivals
         self._config = config
         self._node_id = node_id
         self._max_volumes = max_volumes
+        self._disk_calls = disks
+
+    def NodeStageVolume(
+        self, request: csi_pb2.NodeStageVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeStageVolumeResponse:
+        """Mount a disk once for this node; cache volumes need nothing of the kind."""
+        required(request.volume_id, "volume_id")
+        parse_path(request.staging_target_path, "staging_target_path")
+        if not request.HasField("volume_capability"):
+            raise InvalidRequest("volume_capability is missing: it is required")
+        if is_image(request.volume_id, "disk"):
+            self._disks().stage(request)
+        elif parse_handle(request.volume_id) is None:
+            raise UnknownVolume(f"there is no volume {request.volume_id!r}: it was deleted, or never was")
+        else:
+            parse_mode(request.volume_capability)
+        return csi_pb2.NodeStageVolumeResponse()
+
+    def NodeUnstageVolume(
+        self, request: csi_pb2.NodeUnstageVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeUnstageVolumeResponse:
+        """Unmount a disk; kubelet repeats this for ever on any error, so unknown is fine."""
+        required(request.volume_id, "volume_id")
+        parse_path(request.staging_target_path, "staging_target_path")
+        if is_image(request.volume_id, "disk"):
+            self._disks().unstage(request)
+        return csi_pb2.NodeUnstageVolumeResponse()
 
     def NodePublishVolume(
         self, request: csi_pb2.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodePublishVolumeResponse:
-        """Show a version at the target path, read-only; waits for one that is not on this node yet."""
-        wanted = parse_publish(request)
+        """Show a version or a disk at the target path; waits for a version that is not on this node yet."""
+        if is_image(request.volume_id, "disk"):
+            self._disks().publish(request)
+            return csi_pb2.NodePublishVolumeResponse()
+        handle = parse_handle(request.volume_id)
+        wanted = cache_handles.parse_publish(request, handle) if handle else parse_publish(request)
         annotate(cache=wanted.cache, pod=f"{wanted.pod.namespace}/{wanted.pod.name}")
 
         def choose() -> str:
@@ -66,7 +109,11 @@ class Node(csi_pb2_grpc.NodeServicer):
         self, request: csi_pb2.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeUnpublishVolumeResponse:
         """Take a volume away from its target path; kubelet repeats this for ever on any error, so unknown is fine."""
-        self._volumes.unpublish(check_volume_id(request.volume_id), parse_target(request.target_path))
+        target = parse_target(request.target_path)
+        if is_image(request.volume_id, "disk"):
+            self._disks().unpublish(request)
+        else:
+            self._volumes.unpublish(self._volume_at(request.volume_id, target), target)
         return csi_pb2.NodeUnpublishVolumeResponse()
 
     def NodeGetVolumeStats(
@@ -75,8 +122,20 @@ class Node(csi_pb2_grpc.NodeServicer):
         """What the volume shows and costs; kubelet asks every minute."""
         if not request.volume_path:
             raise InvalidRequest("volume_path is missing: it is required")
-        usage = self._volumes.usage(check_volume_id(request.volume_id), Path(request.volume_path))
-        return _stats(usage)
+        if is_image(request.volume_id, "disk"):
+            return self._disks().stats(request)
+        path = Path(request.volume_path)
+        return _stats(self._volumes.usage(self._volume_at(request.volume_id, path), path))
+
+    def NodeExpandVolume(
+        self, request: csi_pb2.NodeExpandVolumeRequest, context: grpc.ServicerContext
+    ) -> csi_pb2.NodeExpandVolumeResponse:
+        """The size of a disk, which grew when it was staged; nothing else can grow."""
+        required(request.volume_id, "volume_id")
+        required(request.volume_path, "volume_path")
+        if not is_image(request.volume_id, "disk"):
+            raise UnknownVolume(f"there is no disk {request.volume_id!r}: only disks can be expanded")
+        return self._disks().expand(request)
 
     def NodeGetInfo(
         self, request: csi_pb2.NodeGetInfoRequest, context: grpc.ServicerContext
@@ -91,6 +150,16 @@ class Node(csi_pb2_grpc.NodeServicer):
         return csi_pb2.NodeGetCapabilitiesResponse(
             capabilities=[_Capability(rpc=_Capability.RPC(type=type_)) for type_ in _CAPABILITIES]
         )
+
+    def _disks(self) -> DiskCalls:
+        if self._disk_calls is None:
+            raise Precondition("this node has no disks: start its plugin with the --disk-dir of the controller")
+        return self._disk_calls
+
+    def _volume_at(self, volume_id: str, path: Path) -> str:
+        """The id of the cache volume at the path: a persistent one has a volume for each of its targets."""
+        check_volume_id(volume_id)
+        return cache_handles.volume_at(volume_id, path) if parse_handle(volume_id) else volume_id
 
 
 def authorise(config: Config, request: PublishRequest) -> None:
