@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cachefetch import manifest
 from cachefetch.errors import DataError
-from cachefetch.model import Entry, EntryType, short_id
+from cachefetch.model import Entry, EntryType, normal_mode, short_id
 from cachefetch.paths import show
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def verify(
         yield Damage(b"", f"{error.filename} is missing")
         return
     try:
+        if found := _root_difference(tree):
+            yield Damage(b".", found)
         seen = 0
         for entry in manifest.read(path):
             found = difference(entry, tree)
@@ -93,6 +95,13 @@ def difference(entry: Entry, tree: int) -> str:
     if not found and entry.type is EntryType.SYMLINK and os.readlink(entry.path, dir_fd=tree) != entry.target:
         return "points elsewhere"
     return found
+
+
+def _root_difference(tree: int) -> str:
+    """The root of the tree has no line in the manifest, but it is the first thing that a pod opens."""
+    status = os.fstat(tree)
+    mode = normal_mode(EntryType.DIRECTORY, 0)
+    return _status_difference(Entry(b".", EntryType.DIRECTORY, mode, status.st_mtime_ns), status)
 
 
 def _status_difference(entry: Entry, status: os.stat_result) -> str:
