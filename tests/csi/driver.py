@@ -104,9 +104,9 @@ class Driver:
             self.process = subprocess.Popen([sys.executable, *python, *self.command(*more)], stderr=log, cwd=_ROOT)
         return self.process
 
-    def run(self, *more: str) -> tuple[int, str]:
+    def run(self, *more: str, role: str = "node") -> tuple[int, str]:
         """Start a driver that should end by itself; returns its exit code and what it wrote to stderr."""
-        command = [sys.executable, "-m", "csi", *self.command(*more)]
+        command = [sys.executable, "-m", "csi", role, *self.command(*more)[1:]]
         done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, cwd=_ROOT, timeout=30)
         return done.returncode, done.stderr
 

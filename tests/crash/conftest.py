@@ -1,0 +1,7 @@
+"""The driver of the tests of csi."""
+
+from __future__ import annotations
+
+from tests.csi.conftest import driver, driver_before_start, version
+
+__all__ = ["driver", "driver_before_start", "version"]
