@@ -8,23 +8,41 @@ import signal
 import sys
 import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch import __version__, durable, logs
-from cachefetch.errors import ConfigError, GoldlinkError
+from cachefetch.errors import GoldlinkError
 from cachefetch.follow import Follower
 from cachefetch.logs import fields
 from cachefetch.reaper import Reaper
 from cachefetch.store import Store
 from csi.arrivals import StoreArrivals
+from csi.cache_controller import CacheController
+from csi.controller import Controller
+from csi.disk_calls import DiskCalls
+from csi.disks.condition import Inspector, check_ahead
+from csi.disks.files import DiskFiles
+from csi.disks.images import ImageBackend
+from csi.disks.jobs import Jobs
+from csi.disks.mounts import KernelImages
+from csi.disks.node import NodeDisks
+from csi.disks.periodic import Periodic
+from csi.disks.references import References
+from csi.disks.snapshots import ImageSnapshots
+from csi.disks.stages import Stages
+from csi.disks.tools import check_tools
+from csi.group_controller import GroupController
 from csi.health import HealthServer
 from csi.identity import Identity
 from csi.metrics import Metrics
 from csi.mount import KernelMounter
 from csi.node import Node
 from csi.options import Options, parse_options
+from csi.pb import csi_pb2, csi_pb2_grpc
 from csi.recheck import needs_recheck, recheck
+from csi.registry import NodeEntry, NodeRegistry
 from csi.server import Server
 from csi.targets import Targets
 from csi.volumes import Volumes
@@ -34,10 +52,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cachefetch.config import Config
+    from cachefetch.errors import ConfigError
     from cachefetch.linktree import LinkReport
 
 _log = logging.getLogger("csi")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SWEEP, _AHEAD = 60.0, 10.0  # seconds between two looks
 _GRACE = 8.0  # seconds; kubelet's own grace period is 30, and the contract says 10
 
 
@@ -71,24 +91,37 @@ def _run(options: Options, running: ExitStack) -> bool:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    if options.role != "node":
-        raise ConfigError(f"role {options.role!r} is not offered yet: use 'node'")
     metrics = Metrics(__version__)
     config = _follow(options, metrics, running)
     store = Store.open(options.state_dir)
+    lock = store.root / "locks" / ("controller" if options.role == "controller" else "node")
     busy = f"another driver runs with --state-dir {options.state_dir}: stop it, or give this one a directory of its own"
-    running.enter_context(durable.exclusive(store.root / "locks" / "node", busy))
+    running.enter_context(durable.exclusive(lock, busy))
     waiters = Waiters()
     metrics.waiting_publishes.set_function(lambda: waiters.count)
-    node = Node(
-        _recovered(store, metrics, running, stop),
-        StoreArrivals(store, waiters, options.fetch_wait),
-        config=lambda: config.current,
-        node_id=options.node_id,
-        max_volumes=options.max_volumes,
+    arrivals = StoreArrivals(store, waiters, options.fetch_wait)
+    disks = _disks(options, running)
+    node, groups = None, None
+    controller: csi_pb2_grpc.ControllerServicer | None = None
+    if options.role != "controller":
+        node = Node(
+            _recovered(store, metrics, running, stop),
+            arrivals,
+            config=lambda: config.current,
+            node_id=options.node_id,
+            max_volumes=options.max_volumes,
+            disks=DiskCalls(_node_disks(options, disks, running), lambda: config.current) if disks else None,
+        )
+    if options.role != "node" and disks:
+        backend, snapshots = _backends(disks, store, running)
+        controller = Controller(backend, snapshots, arrivals, config=lambda: config.current)
+        groups = GroupController(snapshots)
+    elif options.role != "node":
+        controller = CacheController(arrivals, config=lambda: config.current)
+    identity = _identity(options, disks)
+    server = Server(
+        options.endpoint, metrics, identity=identity, node=node, controller=controller, group_controller=groups
     )
-    identity = Identity(name=options.driver_name, version=__version__, services=(), ready=lambda: True)
-    server = Server(options.endpoint, metrics, identity=identity, node=node)
     if options.metrics_address:
         health = HealthServer(options.metrics_address, metrics.registry, lambda: "stopping" if stop.is_set() else "")
         health.start()
@@ -99,7 +132,78 @@ def _run(options: Options, running: ExitStack) -> bool:
     stop.wait()
     _log.info("stopping")
     waiters.close()
+    if disks:
+        disks.jobs.close()
     return server.stop(_GRACE)
+
+
+@dataclass(frozen=True)
+class _Disks:
+    """What the halves of a driver with a disk directory share."""
+
+    files: DiskFiles
+    jobs: Jobs
+    inspector: Inspector
+    nodes: NodeRegistry
+
+
+def _disks(options: Options, running: ExitStack) -> _Disks | None:
+    """The disk directory; None when there is none, and `all` always has one."""
+    directory = options.disk_dir
+    if directory is None and options.role == "all":
+        directory = options.state_dir / "disks"
+    if directory is None:
+        return None
+    files, jobs = DiskFiles.open(directory.absolute()), Jobs()
+    running.callback(jobs.close)
+    return _Disks(files, jobs, Inspector(files, jobs), NodeRegistry(files.nodes))
+
+
+def _backends(disks: _Disks, store: Store, running: ExitStack) -> tuple[ImageBackend, ImageSnapshots]:
+    """The controller's half: what crashes left is swept, what is deleted goes in the background."""
+    check_tools()
+    reaper = Reaper(disks.files.trash)
+    references = References(disks.files, reaper.wake)
+    sweep = Periodic("sweep", references.sweep, _SWEEP)
+    for background in (reaper, sweep):
+        background.start()
+        running.callback(background.stop)
+    backend = ImageBackend(disks.files, references, disks.inspector, store=store, jobs=disks.jobs, nodes=disks.nodes)
+    return backend, ImageSnapshots(disks.files, references, disks.jobs)
+
+
+def _node_disks(options: Options, disks: _Disks, running: ExitStack) -> NodeDisks:
+    """The node's half: it announces itself, and gives back what it had before a crash or reboot."""
+    run = options.state_dir / "run"
+    mounter = KernelMounter(run / "disk-mounts")
+    node = NodeDisks(
+        disks.files,
+        Stages(run / "disks", _BOOT_ID.read_text().strip()),
+        disks.inspector,
+        mounter=mounter,
+        images=KernelImages(mounter),
+        targets=Targets(mounter),
+        node_id=options.node_id,
+    )
+    _log.info("disks_recovered", extra=fields(disks=node.recover()))
+    disks.nodes.announce(NodeEntry(id=options.node_id, max_volumes=options.max_volumes))
+    ahead = Periodic("prefetch", lambda: check_ahead(disks.files, disks.inspector), _AHEAD)
+    ahead.start()
+    running.callback(ahead.stop)
+    return node
+
+
+def _identity(options: Options, disks: _Disks | None) -> Identity:
+    """The same from node and controller, as long as both have the same --disk-dir (CSI, GetPluginCapabilities)."""
+    service = csi_pb2.PluginCapability.Service
+    services = [service.CONTROLLER_SERVICE, *([service.GROUP_CONTROLLER_SERVICE] if disks else [])]
+    return Identity(
+        name=options.driver_name,
+        version=__version__,
+        services=services,
+        ready=lambda: True,
+        expands=disks is not None,
+    )
 
 
 def _follow(options: Options, metrics: Metrics, running: ExitStack) -> Follower:

@@ -45,6 +45,7 @@ class Identity(csi_pb2_grpc.IdentityServicer):
         version: str,
         services: Sequence[csi_pb2.PluginCapability.Service.Type.ValueType],
         ready: Callable[[], bool],
+        expands: bool = False,
     ) -> None:
         """Be `name` at `version`.
 
@@ -54,13 +55,15 @@ class Identity(csi_pb2_grpc.IdentityServicer):
             services: what GetPluginCapabilities reports; the specification wants the same from node and controller.
             ready: whether RPCs can be served; must be cheap. False for long makes livenessprobe restart the driver,
                 so a cache that is not here yet is no reason.
+            expands: whether volumes can grow, while no node has them.
         """
         self._info = csi_pb2.GetPluginInfoResponse(name=name, vendor_version=version)
-        self._capabilities = csi_pb2.GetPluginCapabilitiesResponse(
-            capabilities=[
-                csi_pb2.PluginCapability(service=csi_pb2.PluginCapability.Service(type=service)) for service in services
-            ]
-        )
+        capability = csi_pb2.PluginCapability
+        capabilities = [capability(service=capability.Service(type=service)) for service in services]
+        if expands:
+            offline = capability.VolumeExpansion.OFFLINE
+            capabilities.append(capability(volume_expansion=capability.VolumeExpansion(type=offline)))
+        self._capabilities = csi_pb2.GetPluginCapabilitiesResponse(capabilities=capabilities)
         self._ready = ready
 
     def GetPluginInfo(  # noqa: N802 - the name in csi.proto

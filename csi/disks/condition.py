@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cachefetch.model import short_id
 from csi.disks import blocks, ext4
 from csi.disks.errors import Damaged
+from csi.disks.jobs import PATIENCE
 from csi.disks.model import Condition
 
 if TYPE_CHECKING:
@@ -95,3 +96,14 @@ def _building_damage(image: Path, size: int) -> str:
     if head.errors:
         return f"the kernel found errors in the file system of {image}: unpublish the disk and take a snapshot"
     return ""
+
+
+def check_ahead(files: DiskFiles, inspector: Inspector) -> None:
+    """Read the sealed images of disks with `prefetch: always`, so that their first use on this node waits for nothing.
+
+    Raises:
+        NotReady: one takes longer; it goes on, and is found done the next time.
+    """
+    for disk in files.disks.all():
+        if disk.seal and disk.settings.get("prefetch") == "always":
+            inspector.damage(disk.seal, PATIENCE)
