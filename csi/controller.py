@@ -190,11 +190,12 @@ class Controller(csi_pb2_grpc.ControllerServicer):
     def ControllerExpandVolume(
         self, request: csi_pb2.ControllerExpandVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.ControllerExpandVolumeResponse:
-        """Let a disk be larger; its file system follows when it is staged next."""
+        """Let a disk and its file system be larger, while no node has it."""
         required(request.volume_id, "volume_id")
         if not request.HasField("capacity_range"):
             raise InvalidRequest("capacity_range is missing: it is required")
-        disk = self._disks.expand(request.volume_id, parse_range(request.capacity_range))
+        capacity = parse_range(request.capacity_range)
+        disk = self._disks.expand(request.volume_id, capacity, patience(PATIENCE, context))
         return csi_pb2.ControllerExpandVolumeResponse(capacity_bytes=disk.size, node_expansion_required=False)
 
     def ControllerModifyVolume(

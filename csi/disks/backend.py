@@ -74,7 +74,7 @@ class DiskBackend(Protocol):
     def detach(self, disk_id: str, node: str) -> None:
         """Take the disk away from the node (empty: from all), which is done with it or dead; unknown is fine."""
 
-    def expand(self, disk_id: str, capacity: Range) -> Disk:
+    def expand(self, disk_id: str, capacity: Range, seconds: float) -> Disk:
         """Let the disk be at least as large.
 
         Raises:

@@ -1,12 +1,10 @@
-"""What the superblock of an ext4 image says, and growing a mounted one.
+"""What the superblock of an ext4 image says.
 
 Layout: Linux, Documentation/filesystems/ext4/super.rst.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +15,6 @@ _SUPERBLOCK, _BYTES = 1024, 1024
 _MAGIC = 0xEF53
 _ERRORS = 0x2  # s_state
 _INCOMPAT_RECOVER, _INCOMPAT_64BIT = 0x4, 0x80
-_RESIZE_FS = 0x40086610  # EXT4_IOC_RESIZE_FS, _IOW('f', 16, __u64)
 
 
 class Head(NamedTuple):
@@ -45,12 +42,3 @@ def read_head(image: Path) -> Head | None:
     (high,) = struct.unpack_from("<I", raw, 0x150)
     blocks = low + (high << 32 if incompatible & _INCOMPAT_64BIT else 0)
     return Head(blocks, 1024 << log_size, bool(state & _ERRORS), bool(incompatible & _INCOMPAT_RECOVER))
-
-
-def grow(mounted: Path, blocks: int) -> None:
-    """Let the mounted file system have that many blocks; journalled, so a crash in between harms nothing."""
-    fd = os.open(mounted, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, _RESIZE_FS, struct.pack("=Q", blocks))
-    finally:
-        os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -120,21 +121,11 @@ class ImageBackend:
                 )
             )
 
-    def expand(self, disk_id: str, capacity: Range) -> Disk:
+    def expand(self, disk_id: str, capacity: Range, seconds: float) -> Disk:
         """See `DiskBackend.expand`."""
         known(self._files, disk_id)
-        with self._files.disks.lock(disk_id):
-            disk = known(self._files, disk_id)
-            if disk.seal:
-                raise InvalidRequest(f"disk {disk_id} is sealed and cannot grow: make a writable clone of it")
-            if capacity.admits(disk.size):
-                return disk
-            rules.check_unused(disk, "expand")
-            most = disk.size + self.capacity()
-            size = rules.choose_size(capacity, least=disk.size, default=disk.size, most=min(most, rules.CEILING))
-            with self._files.image(disk).open("r+b") as image:
-                image.truncate(size)
-            return self._write(msgspec.structs.replace(disk, size=size))
+        request = f"expand:{disk_id}:{capacity}"
+        return self._jobs.run(request, lambda task: self._expand(disk_id, capacity, task), seconds)
 
     def modify(self, disk_id: str, settings: Mapping[str, str]) -> None:
         """See `DiskBackend.modify`."""
@@ -157,6 +148,23 @@ class ImageBackend:
     def _write(self, disk: Disk) -> Disk:
         self._files.disks.write(disk)
         return disk
+
+    def _expand(self, disk_id: str, capacity: Range, task: Task) -> Disk:
+        """Grow a copy and put it in the image's place: resize2fs that is interrupted leaves a broken file system."""
+        with self._files.disks.lock(disk_id):
+            disk = known(self._files, disk_id)
+            if disk.seal:
+                raise InvalidRequest(f"disk {disk_id} is sealed and cannot grow: make a writable clone of it")
+            if capacity.admits(disk.size):
+                return disk
+            rules.check_unused(disk, "expand")
+            most = min(disk.size + self.capacity(), rules.CEILING)
+            size = rules.choose_size(capacity, least=disk.size, default=disk.size, most=most)
+            image = self._files.image(disk)
+            with self._files.making() as place:
+                _copy_grown(image, place / "image", size, task)
+                (place / "image").rename(image)
+            return self._write(msgspec.structs.replace(disk, size=size))
 
     # Making one
 
@@ -230,11 +238,7 @@ class ImageBackend:
             wanted.capacity, least=source.size, default=source.size, most=max(source.size, self.capacity())
         )
         with self._files.making() as place:
-            seal.copy(image, place / "image", task)
-            task.begin("the file system of the copy is being checked")
-            tools.mend_ext4(place / "image", task)
-            with (place / "image").open("r+b") as file:
-                file.truncate(size)
+            _copy_grown(image, place / "image", size, task)
             return self._appear(place, self._record(wanted, size, cache=source.cache, version=source.version))
 
     def _appear(self, place: Path, disk: Disk) -> Disk:
@@ -278,6 +282,20 @@ def check_same_cache(wanted: Wanted, source: Disk | Snapshot) -> None:
         raise InvalidRequest(
             f"{source.id} does not show cache {wanted.origin.cache!r}: use a StorageClass without 'cache' for it"
         )
+
+
+def _copy_grown(source: Path, target: Path, size: int, task: Task) -> None:
+    """Copy an ext4 image, clean and of the given size."""
+    seal.copy(source, target, task)
+    target.chmod(0o600)
+    task.begin("the file system of the copy is being checked")
+    tools.mend_ext4(target, task)
+    if size > target.stat().st_size:
+        with target.open("r+b") as file:
+            file.truncate(size)
+        tools.grow_ext4(target, task)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _allot(image: Path, size: int) -> None:

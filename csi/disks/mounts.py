@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from cachefetch.errors import Precondition
 from csi import loop, mountinfo, syscalls
-from csi.disks import ext4
 from csi.disks.model import Filesystem
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ class ImageMounter(Protocol):
 
     def mount(self, image: Path, filesystem: Filesystem, target: Path, *, readonly: bool) -> None:
         """Mount the image at the directory: nosuid, nodev. Read-only means that not one byte of the file changes.
-
-        A file system that is smaller than its image grows.
 
         Raises:
             Precondition: the directory is missing, or the image holds no such file system.
@@ -59,12 +56,6 @@ class KernelImages:
             raise _explained(error, image, filesystem) from error
         finally:
             os.close(place)
-        if filesystem is Filesystem.EXT4 and not readonly:
-            try:
-                _grow(image, target)
-            except BaseException:
-                syscalls.umount(target, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-                raise
 
     def bind(self, source: Path, target: Path, *, readonly: bool) -> None:
         """See `ImageMounter.bind`. A bind mount has the nosuid and nodev of its source (mount(2))."""
@@ -95,13 +86,6 @@ class KernelImages:
         options = "noload" if filesystem is Filesystem.EXT4 and readonly else ""
         with loop.attached(image, readonly=readonly) as device:
             syscalls.mount(device, target, flags, fstype=filesystem.value, options=options)
-
-
-def _grow(image: Path, mounted: Path) -> None:
-    head = ext4.read_head(image)
-    size = image.stat().st_size
-    if head is not None and head.blocks < size // head.block_size:
-        ext4.grow(mounted, size // head.block_size)
 
 
 def _explained(error: OSError, image: Path, filesystem: Filesystem) -> Exception:

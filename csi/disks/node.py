@@ -176,7 +176,7 @@ class NodeDisks:
         )
 
     def expand(self, disk_id: str, path: Path, required: int) -> int:
-        """The size of the disk, whose file system was grown when it was staged.
+        """The size of the disk, whose file system the controller has grown.
 
         Raises:
             UnknownVolume: it is not at the path.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from csi.disks.jobs import Task
 
-PACKAGES = {"mkfs.erofs": "erofs-utils", "mkfs.ext4": "e2fsprogs", "e2fsck": "e2fsprogs"}
+PACKAGES = {"mkfs.erofs": "erofs-utils", "mkfs.ext4": "e2fsprogs", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs"}
 """Debian's package of each program."""
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _LOOK = 0.2  # seconds between looks whether to stop
@@ -55,6 +55,11 @@ def mend_ext4(image: Path, task: Task) -> None:
     status, words = _status(("e2fsck", "-f", "-p", image), task)
     if status > _E2FSCK_CORRECTED:
         raise Precondition(f"the file system of {image} is damaged ({words}): mount the disk, save what is left of it")
+
+
+def grow_ext4(image: Path, task: Task) -> None:
+    """Let the file system, which `mend_ext4` has just checked, be as large as its file. Not to be interrupted."""
+    _run(("resize2fs", image), task)
 
 
 def make_erofs(tree: Path, image: Path, task: Task) -> None:
