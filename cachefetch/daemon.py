@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from cachefetch import durable
+from cachefetch import durable, trash
 from cachefetch.errors import Busy, GoldlinkError
 from cachefetch.follow import Follower
 from cachefetch.logs import fields
@@ -66,7 +66,7 @@ class Daemon:
         self._changed = threading.Condition()
         self._stopping = False
         self._workers: set[threading.Thread] = set()
-        self._reaper = Reaper(store.trash)
+        self._reaper = Reaper(store.trash, trash.empty)
         self._scheduler = threading.Thread(target=self._schedule, name="schedule", daemon=True)
 
     def declare(self, config: Config) -> None:

@@ -6,10 +6,11 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from cachefetch import trash
+from cachefetch.errors import GoldlinkError
 from cachefetch.logs import fields
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -18,8 +19,10 @@ _log = logging.getLogger(__name__)
 class Reaper:
     """A thread that deletes what is in the trash when it is woken, and tries again every `interval` seconds."""
 
-    def __init__(self, directory: Path, interval: float = 60.0) -> None:
+    def __init__(self, directory: Path, empty: Callable[[Path], object], interval: float = 60.0) -> None:
+        """Empty `directory` with `empty`, which is `trash.empty` or does the same in a child process."""
         self._directory = directory
+        self._empty = empty
         self._interval = interval
         self._wake = threading.Event()
         self._stopping = False
@@ -46,6 +49,6 @@ class Reaper:
             if self._stopping:
                 return
             try:
-                trash.empty(self._directory, stopping=lambda: self._stopping)
-            except OSError as error:
+                self._empty(self._directory)
+            except (OSError, GoldlinkError) as error:
                 _log.warning("trash", extra=fields(error=str(error), directory=self._directory))

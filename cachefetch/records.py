@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cachefetch.linktree import LinkReport
-
 FORMAT = 1
 """Version of the record's form; a newer goldlink reads all older ones."""
 _FILE = "volume.json"
@@ -43,20 +41,11 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     pod_uid: str = ""
     boot_id: str = ""
     """The boot of the kernel that holds the mount."""
-    link_mode: str = ""
-    """How the files got into the link tree; empty while it is being made."""
-    own_bytes: int = 0
-    """What the volume's tree costs beyond the golden one."""
-    own_inodes: int = 0
+    slot: str = ""
+    """The pool's name of the link tree that the volume has; empty: the golden tree itself is bound."""
     created: float = 0.0
     """Seconds since the epoch."""
     format: int = FORMAT
-
-    def linked(self, report: LinkReport) -> VolumeRecord:
-        """The record of the same volume, now that its link tree is made."""
-        return msgspec.structs.replace(
-            self, link_mode=report.mode.value, own_bytes=report.own_bytes, own_inodes=report.own_inodes
-        )
 
 
 class Records:
@@ -81,6 +70,12 @@ class Records:
             return msgspec.json.decode((self.place(volume_id) / _FILE).read_bytes(), type=VolumeRecord)
         except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
             return None
+
+    def remove(self, volume_id: str) -> None:
+        """Remove the record and the volume's directory, in which nothing else is left."""
+        place = self.place(volume_id)
+        (place / _FILE).unlink(missing_ok=True)
+        place.rmdir()
 
     def ids(self) -> list[str]:
         """Every volume that has a directory, with or without a readable record."""

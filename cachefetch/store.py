@@ -19,10 +19,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cachefetch import durable, manifest, retention
-from cachefetch.errors import DataError, UnknownVersion
+from cachefetch.errors import Busy, DataError, UnknownVersion
 from cachefetch.fitness import check_fitness
 from cachefetch.index import Index
-from cachefetch.model import Totals, Version, check_cache_name, check_version_id
+from cachefetch.model import Totals, Version, check_cache_name, check_version_id, short_id
 from cachefetch.records import Records
 from cachefetch.stage import Limits, Previous, Sealed, Stage
 
@@ -189,6 +189,10 @@ class Store:
             yield stage
             self.discard(scratch)
 
+    def clear_staging(self, cache: str) -> None:
+        """Give up what earlier refreshes downloaded or left when they were killed; the caller is `refreshing` it."""
+        self._clear(self._staging(cache), None)
+
     def publish(self, cache: str, sealed: Sealed, origin: Index, meta: dict[str, str]) -> Version:
         """Make a sealed version visible and current; remember what the source said.
 
@@ -245,14 +249,19 @@ class Store:
         return dropped
 
     def drop(self, cache: str, version_id: str) -> None:
-        """Withdraw a damaged version, even the current one: absent is better than wrong. Link trees made from it stay.
+        """Withdraw a damaged version, even the current one: absent is better than wrong.
 
         Raises:
-            Busy: the cache is being read.
+            Busy: the cache is being read, or volumes show the golden tree itself; new volumes do not get it any more.
         """
         with durable.exclusive(self._lock(cache), f"cache {cache!r} is in use: verify again later"):
             if self.current(cache) == version_id:
                 (self._cache(cache) / _CURRENT).unlink(missing_ok=True)
+            if bound := self._bound(cache, version_id):
+                raise Busy(
+                    f"volumes {', '.join(bound)} show version {short_id(version_id)} of cache {cache!r}: "
+                    "delete their pods"
+                )
             self.discard(self._version(cache, version_id))
 
     def discard(self, path: Path) -> None:
@@ -260,6 +269,11 @@ class Store:
         path.rename(self.trash / f"{secrets.token_hex(8)}-{path.name[:100]}")
 
     # Where things are
+
+    def _bound(self, cache: str, version_id: str) -> list[str]:
+        """The volumes that show the golden tree itself, not a link tree of their own."""
+        users = (record for record in self.records.all() if (record.cache, record.version) == (cache, version_id))
+        return [record.id for record in users if not record.slot]
 
     def _previous(self, cache: str) -> Previous | None:
         current = self.current(cache)
@@ -271,7 +285,7 @@ class Store:
             origin = None
         return Previous(self.tree(cache, current), self.manifest(cache, current), origin)
 
-    def _clear(self, home: Path, keep: Path) -> None:
+    def _clear(self, home: Path, keep: Path | None) -> None:
         for leftover in home.iterdir() if home.is_dir() else ():
             if leftover != keep:
                 self.discard(leftover)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachefetch import __version__, durable, logs
+from cachefetch import __version__, durable, logs, trash
+from cachefetch.background import Background
 from cachefetch.errors import GoldlinkError
 from cachefetch.follow import Follower
 from cachefetch.logs import fields
@@ -41,6 +42,7 @@ from csi.mount import KernelMounter
 from csi.node import Node
 from csi.options import Options, parse_options
 from csi.pb import csi_pb2, csi_pb2_grpc
+from csi.pool import Pool
 from csi.recheck import needs_recheck, recheck
 from csi.registry import NodeEntry, NodeRegistry
 from csi.server import Server
@@ -105,7 +107,7 @@ def _run(options: Options, running: ExitStack) -> bool:
     controller: csi_pb2_grpc.ControllerServicer | None = None
     if options.role != "controller":
         node = Node(
-            _recovered(store, metrics, running, stop),
+            _recovered(store, config, metrics, running, stop),
             arrivals,
             config=lambda: config.current,
             node_id=options.node_id,
@@ -162,7 +164,7 @@ def _disks(options: Options, running: ExitStack) -> _Disks | None:
 def _backends(disks: _Disks, store: Store, running: ExitStack) -> tuple[ImageBackend, ImageSnapshots]:
     """The controller's half: what crashes left is swept, what is deleted goes in the background."""
     check_tools()
-    reaper = Reaper(disks.files.trash)
+    reaper = Reaper(disks.files.trash, trash.empty)
     references = References(disks.files, reaper.wake)
     sweep = Periodic("sweep", references.sweep, _SWEEP)
     for background in (reaper, sweep):
@@ -222,10 +224,11 @@ def _follow(options: Options, metrics: Metrics, running: ExitStack) -> Follower:
     return follower
 
 
-def _recovered(store: Store, metrics: Metrics, running: ExitStack, stop: threading.Event) -> Volumes:
+def _recovered(store: Store, config: Follower, metrics: Metrics, running: ExitStack, stop: threading.Event) -> Volumes:
     """The volumes of this node: those that live are known, what was half-made is in the trash."""
     boot_id = _BOOT_ID.read_text().strip()
-    reaper = Reaper(store.trash)
+    background = Background(stop)
+    reaper = Reaper(store.trash, background.empty)
 
     def on_link(report: LinkReport, seconds: float) -> None:
         metrics.link_seconds.labels(mode=report.mode).observe(seconds)
@@ -235,11 +238,14 @@ def _recovered(store: Store, metrics: Metrics, running: ExitStack, stop: threadi
             _log.warning("link_fallback", extra=fields(links=str(report)))
 
     targets = Targets(KernelMounter(store.root / "run" / "mounts"))
-    volumes = Volumes(store, targets, boot_id=boot_id, on_link=on_link, on_discard=reaper.wake)
+    pool = Pool(store, background, config=lambda: config.current, on_link=on_link, on_discard=reaper.wake)
+    volumes = Volumes(store, targets, pool, boot_id=boot_id, on_discard=reaper.wake)
     _log.info("recovered", extra=fields(volumes=volumes.recover()))
     metrics.watch_volumes(volumes.count)
-    reaper.start()
-    running.callback(reaper.stop)
+    metrics.watch_pool(pool.ready)
+    for part in (pool, reaper):
+        part.start()
+        running.callback(part.stop)
     if needs_recheck(store, boot_id):
         threading.Thread(target=recheck, args=(store, boot_id, stop), name="recheck", daemon=True).start()
     return volumes

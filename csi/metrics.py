@@ -9,7 +9,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from csi.pool import Slot
 
 RPC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 90, 120)
 """Seconds. A publish from the pool takes about a millisecond; kubelet gives up after 120 s."""
@@ -55,13 +57,32 @@ class Metrics:
 
     def watch_volumes(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Report `goldlink_volumes`: `count` is called at each scrape and gives the volumes of (cache, version)."""
-        self.registry.register(_Volumes(count))
+        self.registry.register(_PerVersion("goldlink_volumes", "Published volumes.", count))
+
+    def watch_pool(self, ready: Callable[[], Mapping[tuple[str, str], Sequence[Slot]]]) -> None:
+        """Report the pool: `ready` is called at each scrape and gives the ready trees of (cache, version)."""
+
+        def per_version(measure: Callable[[Slot], int]) -> Callable[[], Mapping[tuple[str, str], int]]:
+            return lambda: {key: sum(map(measure, slots)) for key, slots in ready().items()}
+
+        for name, text, measure in (
+            ("goldlink_pool_trees", "Link trees that are ready.", lambda _slot: 1),
+            (
+                "goldlink_pool_bytes",
+                "Disk space of the ready trees beyond the golden ones.",
+                lambda slot: slot.own_bytes,
+            ),
+            ("goldlink_pool_inodes", "Inodes of the ready trees beyond the golden ones.", lambda slot: slot.own_inodes),
+        ):
+            self.registry.register(_PerVersion(name, text, per_version(measure)))
 
 
-class _Volumes(Collector):
+class _PerVersion(Collector):
     """Counts when asked, so that a cache or version that is gone leaves no stale series behind."""
 
-    def __init__(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+    def __init__(self, name: str, text: str, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        self._name = name
+        self._text = text
         self._count = count
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -75,4 +96,4 @@ class _Volumes(Collector):
         yield self._family()
 
     def _family(self) -> GaugeMetricFamily:
-        return GaugeMetricFamily("goldlink_volumes", "Published volumes.", labels=("cache", "version"))
+        return GaugeMetricFamily(self._name, self._text, labels=("cache", "version"))

@@ -14,6 +14,7 @@ from csi.disk_requests import parse_mode, required
 from csi.disks.ids import is_image, parse_handle
 from csi.logs import annotate
 from csi.pb import csi_pb2, csi_pb2_grpc
+from csi.pool import Slot
 from csi.requests import Access, parse_publish, parse_target
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import grpc
 
     from cachefetch.config import Config
+    from cachefetch.records import VolumeRecord
     from csi.arrivals import Arrivals
     from csi.disk_calls import DiskCalls
     from csi.requests import PublishRequest
@@ -102,7 +104,7 @@ class Node(csi_pb2_grpc.NodeServicer):
             return self._arrivals.wait(wanted.cache, wanted.version, context)
 
         record, repeated = self._volumes.publish(wanted, choose)
-        annotate(version=short_id(record.version), link_mode=record.link_mode, pool="none", repeated=repeated or None)
+        annotate(version=short_id(record.version), repeated=repeated or None, **_delivery(record))
         return csi_pb2.NodePublishVolumeResponse()
 
     def NodeUnpublishVolume(
@@ -130,7 +132,7 @@ class Node(csi_pb2_grpc.NodeServicer):
     def NodeExpandVolume(
         self, request: csi_pb2.NodeExpandVolumeRequest, context: grpc.ServicerContext
     ) -> csi_pb2.NodeExpandVolumeResponse:
-        """The size of a disk, which grew when it was staged; nothing else can grow."""
+        """The size of a disk, which the controller has grown; nothing else can grow."""
         required(request.volume_id, "volume_id")
         required(request.volume_path, "volume_path")
         if not is_image(request.volume_id, "disk"):
@@ -182,6 +184,12 @@ def authorise(config: Config, request: PublishRequest) -> None:
         )
     if request.access is Access.PRIVATE:
         raise InvalidRequest("attribute access 'private' is not offered yet: use 'shared'")
+
+
+def _delivery(record: VolumeRecord) -> dict[str, str]:
+    """How the volume got its files, for the log. Without a link tree of its own it shows the golden tree itself."""
+    slot = Slot.parse(record.slot)
+    return {"link_mode": slot.link_mode, "pool": "hit"} if slot else {"link_mode": "golden", "pool": "miss"}
 
 
 def _stats(usage: Usage) -> csi_pb2.NodeGetVolumeStatsResponse:

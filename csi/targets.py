@@ -137,12 +137,12 @@ class Targets:
         mount = self._mounter.find(seen.mount_id)
         if mount is None:
             return True
-        parents = pairwise(mount.root.parts)
+        parts = mount.root.parts
         return any(
             (above, name) == (place.parent.name, place.name)
             or (above == "trash" and name.partition("-")[2] == place.name[:100])
-            for above, name in parents
-        )
+            for above, name in pairwise(parts)
+        ) or any((a, b) == ("caches", "versions") for a, b in zip(parts, parts[2:], strict=False))
 
     def _origin(self, seen: Seen) -> str:
         mount = self._mounter.find(seen.mount_id)

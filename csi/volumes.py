@@ -1,8 +1,11 @@
 """The life of a cache volume on this node: publish, unpublish, statistics.
 
-    <state-dir>/volumes/<volume-id>/volume.json     what was asked and what it got, written first
-                                   /tree/           its link tree, made complete before it has this name
-    <target path>                                   read-only bind mount of the tree, the commit point
+    <state-dir>/volumes/<volume-id>/volume.json     what was asked and what it got, written before the mount
+                                   /tree/           its link tree from the pool, where one was ready
+    <target path>                                   read-only bind mount of that tree, or of the golden one
+
+Nothing here takes longer for a larger version: no file is linked, deleted or listed within a call. A volume without a
+link tree of its own pins its version: the record names it, and garbage collection keeps what a record names.
 
 A volume exists when its tree is mounted at its target. Whatever a crash leaves of one that is not mounted is garbage,
 and the next publish of the same id starts anew. A published volume is plain kernel state: it needs this process no
@@ -15,21 +18,32 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cachefetch.errors import Conflict, InvalidRequest, NotReady, Precondition, UnknownVersion, UnknownVolume
-from cachefetch.linktree import link_tree
 from cachefetch.model import Totals, short_id
 from cachefetch.records import VolumeRecord
 from csi.inflight import InFlight
+from csi.pool import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cachefetch.linktree import LinkReport
     from cachefetch.store import Store
     from csi.requests import PublishRequest
     from csi.targets import Targets
+
+
+class Trees(Protocol):
+    """Ready link trees, as `csi.pool.Pool` keeps them."""
+
+    def take(self, cache: str, version: str, dest: Path) -> Slot | None:
+        """Rename a ready tree of the version to `dest`; None when none is ready."""
+        ...
+
+    def give(self, cache: str, version: str, tree: Path, slot: Slot) -> bool:
+        """Take back a tree that was only ever mounted read-only; False: it is not wanted."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -51,19 +65,16 @@ class Volumes:
         self,
         store: Store,
         targets: Targets,
+        trees: Trees,
         *,
         boot_id: str,
-        on_link: Callable[[LinkReport, float], None],
         on_discard: Callable[[], None],
     ) -> None:
-        """Keep volumes in `store`.
-
-        `on_link` hears of each link tree and the seconds it took, `on_discard` of anything that went to the trash.
-        """
+        """Keep volumes in `store`; `on_discard` hears of anything that went to the trash."""
         self._store = store
         self._targets = targets
+        self._trees = trees
         self._boot_id = boot_id
-        self._on_link = on_link
         self._on_discard = on_discard
         self._inflight = InFlight()
 
@@ -101,8 +112,10 @@ class Volumes:
             record = self._store.records.read(volume_id)
             place = self._store.records.place(volume_id)
             self._targets.hide(target, place, self._source(record) if record else None)
-            if record is None or Path(record.target) == target or not self._lives(record):
+            if record is None:
                 self._discard(volume_id)
+            elif Path(record.target) == target or not self._lives(record):
+                self._release(record)
 
     def usage(self, volume_id: str, path: Path) -> Usage:
         """What the volume at `path` shows and costs. Constant time: nothing is walked.
@@ -123,7 +136,9 @@ class Volumes:
                 abnormal = f"the volume is not mounted at {path} any more: delete the pod"
         except Precondition as error:
             abnormal = str(error)
-        return Usage(totals.bytes, totals.entries, record.own_bytes, record.own_inodes, abnormal)
+        slot = Slot.parse(record.slot)
+        own_bytes, own_inodes = (slot.own_bytes, slot.own_inodes) if slot else (0, 0)
+        return Usage(totals.bytes, totals.entries, own_bytes, own_inodes, abnormal)
 
     def count(self) -> dict[tuple[str, str], int]:
         """How many volumes use each version of each cache."""
@@ -154,28 +169,19 @@ class Volumes:
         return not target.parent.is_dir() or self._targets.mounted(target)
 
     def _create(self, request: PublishRequest, version: str) -> VolumeRecord:
-        """Record, link, mount, in this order; everything is undone when a step fails, because nobody may call again."""
-        record = self._record(request, version)
+        """Take a tree, record, mount, in this order; undone when a step fails, because nobody may call again."""
+        place = self._store.records.place(request.volume_id)
         try:
             with self._store.pin(request.cache):
                 check_subtree(self._tree(request.cache, version), request.path)
+                place.mkdir(mode=0o700)
+                slot = self._trees.take(request.cache, version, place / "tree")
+                record = self._record(request, version, slot)
                 self._store.records.write(record)
-            record = self._link(record)
             self._targets.show(self._source(record), request.target)
         except BaseException:
             self._discard(request.volume_id)
             raise
-        return record
-
-    def _link(self, record: VolumeRecord) -> VolumeRecord:
-        """Make the link tree, then record what it took."""
-        place = self._store.records.place(record.id)
-        start = time.perf_counter()
-        report = link_tree(self._store.tree(record.cache, record.version), place / "tree.new")
-        (place / "tree.new").rename(place / "tree")
-        self._on_link(report, time.perf_counter() - start)
-        record = record.linked(report)
-        self._store.records.write(record)
         return record
 
     def _tree(self, cache: str, version: str) -> Path:
@@ -183,7 +189,7 @@ class Volumes:
             raise NotReady(f"version {short_id(version)} of cache {cache!r} was dropped meanwhile: it is tried again")
         return self._store.tree(cache, version)
 
-    def _record(self, request: PublishRequest, version: str) -> VolumeRecord:
+    def _record(self, request: PublishRequest, version: str, slot: Slot | None) -> VolumeRecord:
         return VolumeRecord(
             id=request.volume_id,
             cache=request.cache,
@@ -196,12 +202,24 @@ class Volumes:
             pod=request.pod.name,
             pod_uid=request.pod.uid,
             boot_id=self._boot_id,
+            slot=slot.name if slot else "",
             created=time.time(),
         )
 
     def _source(self, record: VolumeRecord) -> Path:
         """The directory that is mounted at the target."""
-        return self._store.records.place(record.id) / "tree" / record.path
+        if record.slot:
+            return self._store.records.place(record.id) / "tree" / record.path
+        return self._store.tree(record.cache, record.version) / record.path
+
+    def _release(self, record: VolumeRecord) -> None:
+        """Forget an unmounted volume. Its tree was only ever mounted read-only, so the pool may have it back."""
+        slot = Slot.parse(record.slot)
+        tree = self._store.records.place(record.id) / "tree"
+        if slot is None or self._trees.give(record.cache, record.version, tree, slot):
+            self._store.records.remove(record.id)
+        else:
+            self._discard(record.id)
 
     def _discard(self, volume_id: str) -> None:
         try:

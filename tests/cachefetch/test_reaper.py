@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cachefetch.reaper import Reaper
+from cachefetch.trash import empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,14 +59,14 @@ def fill(place: Path) -> Path:
 
 def test_what_an_earlier_process_left_goes_at_the_start(trash: Path, start: Callable[[Reaper], Reaper]) -> None:
     fill(trash / "old")
-    start(Reaper(trash))
+    start(Reaper(trash, empty))
     until(lambda: not names(trash))
 
 
 def test_waking_deletes_and_files_shared_by_hardlink_stay(
     tmp_path: Path, trash: Path, start: Callable[[Reaper], Reaper]
 ) -> None:
-    reaper = start(Reaper(trash))
+    reaper = start(Reaper(trash, empty))
     golden = fill(tmp_path / "golden")
     for round_ in range(3):
         place = fill(trash / f"volume-{round_}")
@@ -77,7 +78,7 @@ def test_waking_deletes_and_files_shared_by_hardlink_stay(
 
 
 def test_it_looks_again_by_itself(trash: Path, start: Callable[[Reaper], Reaper]) -> None:
-    start(Reaper(trash, interval=0.02))
+    start(Reaper(trash, empty, interval=0.02))
     until(lambda: not names(trash))
     fill(trash / "late")
     until(lambda: not names(trash))
@@ -87,7 +88,7 @@ def test_what_cannot_be_deleted_is_told_and_tried_again(
     trash: Path, start: Callable[[Reaper], Reaper], caplog: pytest.LogCaptureFixture
 ) -> None:
     hidden = trash.rename(trash.with_name("hidden"))
-    start(Reaper(trash, interval=0.02))
+    start(Reaper(trash, empty, interval=0.02))
     until(lambda: "trash" in caplog.messages)
     fill(hidden / "item")
     hidden.rename(trash)
@@ -95,7 +96,7 @@ def test_what_cannot_be_deleted_is_told_and_tried_again(
 
 
 def test_a_stopped_reaper_deletes_no_more(trash: Path) -> None:
-    reaper = Reaper(trash, interval=0.02)
+    reaper = Reaper(trash, empty, interval=0.02)
     before = threading.active_count()
     reaper.start()
     reaper.stop()

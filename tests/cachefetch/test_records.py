@@ -29,7 +29,7 @@ RECORDS = st.builds(
     pod=TEXTS,
     pod_uid=TEXTS,
     boot_id=TEXTS,
-    link_mode=TEXTS,
+    slot=TEXTS,
     created=st.floats(0, 1e10),
 )
 
@@ -74,7 +74,7 @@ def test_a_record_that_is_cut_off_reads_as_none(data: st.DataObject) -> None:
 
 def test_the_last_written_record_counts(records: Records) -> None:
     records.write(RECORD)
-    newer = VolumeRecord(id=RECORD.id, cache="deps", version="0b" * 32, target=RECORD.target, link_mode="hardlink")
+    newer = VolumeRecord(id=RECORD.id, cache="deps", version="0b" * 32, target=RECORD.target, slot="0a")
     records.write(newer)
     assert list(records.all()) == [newer]
 
