@@ -72,6 +72,7 @@ def refresh(store: Store, cache: Cache, source: Source, progress: Progress) -> R
         if snapshot is None:
             previous = store.current(cache.name)
             store.set_current(cache.name, unchanged)
+            store.clear_staging(cache.name)
             return Refreshed(store.version(cache.name, unchanged), changed=previous != unchanged)
         return _fetch_steady(store, cache, identity, snapshot, progress)
 
