@@ -21,3 +21,8 @@ stubs=quiet,only_sync,generate_concrete_servicer_stubs
 "$python" -m grpc_tools.protoc -Icsi/pb=proto \
     --python_out="$out" --grpc_python_out="$out" --mypy_out="$stubs:$out" --mypy_grpc_out="$stubs:$out" \
     csi/pb/csi.proto
+
+# Likewise cachefetch.pb.
+"$python" -m grpc_tools.protoc -Icachefetch/pb=proto/goldlink/cachefetch/v1 \
+    --python_out="$out" --grpc_python_out="$out" --mypy_out="$stubs:$out" --mypy_grpc_out="$stubs:$out" \
+    cachefetch/pb/fetch.proto
