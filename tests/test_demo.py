@@ -66,7 +66,7 @@ def environment() -> dict[str, str]:
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=240, env=environment(), stdin=subprocess.DEVNULL
+        command, check=False, capture_output=True, text=True, timeout=300, env=environment(), stdin=subprocess.DEVNULL
     )
 
 
@@ -160,10 +160,12 @@ def started(work: Path) -> subprocess.Popen[str]:
 
 def read_until(demo: subprocess.Popen[str], words: str) -> None:
     assert demo.stdout is not None
+    lines = []
     for line in demo.stdout:
         if words in line:
             return
-    pytest.fail(f"the demo ended before it wrote {words!r}")
+        lines.append(line)
+    pytest.fail(f"the demo ended before it wrote {words!r}: {''.join(lines[-30:])}")
 
 
 @pytest.mark.root
@@ -178,7 +180,7 @@ def test_an_interrupted_demo_leaves_nothing(work: Path, number: signal.Signals, 
     with started(work) as demo:
         read_until(demo, moment)
         demo.send_signal(number)
-        rest = demo.communicate(timeout=100)[0]
+        rest = demo.communicate(timeout=200)[0]
     assert demo.returncode == 130, rest
     assert "interrupted, everything was cleaned up" in rest
 
@@ -191,7 +193,7 @@ def test_a_driver_that_dies_fails_the_demo_and_nothing_is_left(work: Path) -> No
     with started(work) as demo:
         read_until(demo, "PUBLISHED IN")
         os.kill(child(demo.pid, "csi"), signal.SIGKILL)
-        rest = demo.communicate(timeout=100)[0]
+        rest = demo.communicate(timeout=200)[0]
     assert demo.returncode == 1, rest
     assert "The last words of the driver" in rest
     assert re.search(r"^FAILED the driver answered UNAVAILABLE", rest, re.MULTILINE)
@@ -304,7 +306,11 @@ def test_shared_files_count_once_and_copies_twice(module: Callable[[str], Any], 
 
 def test_a_running_process_is_found_by_a_word_of_its_command_line(module: Callable[[str], Any]) -> None:
     word = f"goldlink-{time.time_ns()}"
-    with subprocess.Popen([sys.executable, "-c", "input()", word], stdin=subprocess.PIPE) as process:
+    code = "print('runs', flush=True); input()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code, word], stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # before, a process that is being replaced by exec(2) has no command line
         assert len(module("facts").processes(word)) == 1
         process.communicate(b"\n")
     assert module("facts").processes(word) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import statistics
 import sysconfig
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ import grpc
 from facts import Tree, attempts, difference, disk, inode, names, processes
 from report import took
 from summary import Figures, summarise
-from workplace import CACHE
+from workplace import CACHE, POOL
 
 from cachefetch.errors import ConfigError
 from cachefetch.model import short_id
@@ -31,7 +30,7 @@ _CHEAP = 0.1
 """The most that all volumes together may take on the disk, as a share of the copies that they replace."""
 _QUIET = 1.1
 """Seconds after which a source is believed to be at rest: what is younger is read once more by the next refresh."""
-_SETTLE = 10.0  # seconds until the driver must have emptied its trash
+_SETTLE = 60.0  # seconds until the driver must have emptied its trash
 
 
 class Story:
@@ -120,11 +119,15 @@ class Story:
         self._report.step(
             "Start the driver",
             "CSI is the protocol by which Kubernetes asks for volumes: kubelet, its agent on every machine, calls the "
-            "driver through a socket. Here the demo plays kubelet; the driver is the real one.",
+            "driver through a socket. Here the demo plays kubelet; the driver is the real one. While it idles, it "
+            "makes link trees for the next volumes: directories of their own, in which the golden files have one more "
+            "name (a hardlink).",
         )
         self._report.command("python -m csi node --endpoint unix:///…/csi.sock --state-dir … --config …")
         name = self._place.start()
         self._report.claim(f"it answers as {name}", holds=name.startswith("csi.goldlink.dev "), found=name)
+        ready = self._place.wait_for_pool()
+        self._report.claim(f"{POOL} link trees are ready", holds=ready == POOL, found=f"{ready}")
 
     def _publish(self) -> None:
         self._report.step(
@@ -163,9 +166,10 @@ class Story:
     def _share(self) -> None:
         self._report.step(
             "One set of files, many names",
-            "The files in the volumes are no copies: they are the golden files themselves, under more names "
-            "(hardlinks). The disk holds them once.",
+            "The files in the volumes are no copies: they are the golden files themselves, and the disk holds them "
+            "once. The link count, which the kernel keeps for each file, shows that.",
         )
+        self._place.wait_for_pool()  # the link trees that were taken are made anew meanwhile
         golden = Tree(self._place.golden(self._first))
         odd = [volume.pod for volume in self._volumes if Tree(volume.target).inodes() != golden.inodes()]
         self._report.claim(
@@ -173,33 +177,39 @@ class Story:
             holds=not odd, found=f"not those of {', '.join(odd)}",
         )  # fmt: skip
         self._claim_link_counts(golden)
-        roots = [volume.target for volume in self._volumes]
         figures = self._figures
-        figures.volumes = len(roots)
-        figures.volumes_disk = disk([golden.root, *roots]) - disk([golden.root])
-        copies = len(roots) * figures.copy_disk
+        figures.volumes = len(self._volumes)
+        trees = [golden.root, *(volume.target for volume in self._volumes), self._place.state / "pool"]
+        figures.volumes_disk = disk(trees) - disk([golden.root])
+        copies = figures.volumes * figures.copy_disk
         self._report.claim(
-            f"{len(roots)} volumes add {size(figures.volumes_disk)} to the disk (their directories), "
-            f"{len(roots)} copies would add {size(copies)}",
+            f"the volumes and the ready link trees add {size(figures.volumes_disk)} to the disk (their directories), "
+            f"{figures.volumes} copies would add {size(copies)}",
             holds=figures.volumes_disk < _CHEAP * copies, found=f"more than {_CHEAP:.0%} of it",
         )  # fmt: skip
 
     def _claim_link_counts(self, golden: Tree) -> None:
-        """The link count is the kernel's; that every name is one that we know shows that nobody else holds the file."""
-        known = names(self._place.state)
-        counts = {path: (status.st_nlink, known[inode(status)]) for path, status in golden.files.items()}
-        odd = [f"{path} has {links}, found {found}" for path, (links, found) in counts.items() if links != found]
-        usual = statistics.mode(links for links, _ in counts.values())
+        """Every name that the kernel counts is one of those that goldlink made, so nobody else holds the file."""
+        parts = [names(self._place.state / part) for part in ("caches", "volumes", "pool")]
+        wanted = [1, len(self._volumes), POOL]
+        odd = []
+        for path, status in Tree(golden.root).files.items():
+            found = [part[inode(status)] for part in parts]
+            if found != wanted or status.st_nlink != sum(wanted):
+                odd.append(f"{path} has link count {status.st_nlink}, names in caches, volumes, pool: {found}")
+        golden_names, volume_names, ready_names = wanted
         self._report.claim(
-            f"every file's link count is the number of its names in the store: {usual}",
-            holds=not odd, found=", ".join(odd[:3]),
+            f"every file's link count is {sum(wanted)}: {golden_names} golden name, {volume_names} in volumes, "
+            f"{ready_names} in link trees that are ready",
+            holds=not odd, found="; ".join(odd[:3]),
         )  # fmt: skip
 
     def _refuse(self) -> None:
         self._report.step(
             "Nobody can write into a shared file, not even root",
-            "What is shared must not change, or one job would break all others. So the kernel itself refuses: the "
-            "volume is mounted read-only. The demo runs as root (user id 0) and tries everything on one file.",
+            "What is shared must not change, or one job would break all others. So the kernel itself refuses: "
+            "EROFS is the error 'Read-only file system'. The demo runs as root (user id 0) and tries everything on one "
+            "file.",
         )
         volume, victim = self._volumes[0], self._victim()
         before = (volume.target / victim).read_bytes()
@@ -210,7 +220,7 @@ class Story:
         )
         odd = [f"{what}: {answer}" for what, answer in tried if answer != "EROFS"]
         self._report.claim(
-            f"all {len(tried)} attempts on {victim} fail with EROFS, 'Read-only file system'",
+            f"all {len(tried)} attempts on {victim} fail with EROFS",
             holds=not odd, found=", ".join(odd),
         )  # fmt: skip
         self._report.claim(
@@ -288,7 +298,7 @@ class Story:
         now = self._shown()
         odd = [pod for pod in before if now[pod] != before[pod]]
         self._report.claim(
-            f"all {len(before)} volumes show the same files as before, and they can be read, {when}",
+            f"all {len(before)} volumes show the same files, and they can be read, {when}",
             holds=not odd,
             found=f"not those of {', '.join(odd)}",
         )

@@ -32,7 +32,7 @@ class Figures:
     volumes: int = 0
     """How many volumes `volumes_disk` is for."""
     volumes_disk: int = 0
-    """Bytes of disk that the volumes take beside the golden tree."""
+    """Bytes of disk that the volumes and the ready link trees take beside the golden tree."""
     version_disk: int = 0
     """Bytes of disk that the second version takes beside the first."""
 

@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
 CACHE = "packages"
 NAMESPACE = "demo"
+POOL = 3
+"""Link trees that the driver keeps ready."""
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end the demo: Ctrl-C, kill, and a terminal that is closed."""
-_START = 30.0  # seconds until the driver must answer
+_START = 60.0  # seconds until the driver must answer, and have its link trees
 _RPC = 110.0  # seconds; kubelet gives an RPC two minutes
 _STOP = 10.0  # seconds; the driver's promise for SIGTERM
 _COMMAND = 300.0  # seconds
@@ -48,6 +50,7 @@ caches:
     source: {{type: directory, path: {source}}}
     refresh: {{manual: true}}
     access: {{namespaces: [{namespace}]}}
+    pool: {pool}
 """
 
 
@@ -103,7 +106,7 @@ class Workplace:
         if len(os.fsencode(self.socket)) > SOCKET_PATH_MAX:
             self.root.rmdir()
             raise ConfigError(f"--dir: {self.root.parent} is too long for a socket below it: name a shorter one")
-        self.config.write_text(_CONFIG.format(cache=CACHE, source=self.source, namespace=NAMESPACE))
+        self.config.write_text(_CONFIG.format(cache=CACHE, source=self.source, namespace=NAMESPACE, pool=POOL))
         return self
 
     def __exit__(
@@ -113,9 +116,7 @@ class Workplace:
         for number in INTERRUPTIONS:
             signal.signal(number, signal.SIG_IGN)
         for child in self._children:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+            _end(child)
         self._close()
         self.remove()
 
@@ -128,34 +129,33 @@ class Workplace:
 
     # Commands
 
-    def _spawn(
-        self, arguments: Sequence[str], stdout: int | IO[str], *, session: bool = False
-    ) -> subprocess.Popen[str]:
+    def _spawn(self, arguments: Sequence[str], output: int | IO[str]) -> subprocess.Popen[str]:
         """Start a process of which `__exit__` knows, also when a signal comes in this very moment."""
         with _uninterrupted():
             child = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=subprocess.STDOUT,
+                stdout=output,
+                stderr=output,
                 text=True,
                 cwd=self.root,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # it would write into what the demo copies
-                start_new_session=session,
+                start_new_session=True,  # Ctrl-C is for the demo, which then ends them all
             )
             self._children.append(child)
         return child
 
     def run(self, *arguments: str) -> str:
-        """Run a command; returns what it printed.
+        """Run a command; returns what it printed on stdout.
 
         Raises:
             Broken: it failed.
         """
         child = self._spawn(arguments, subprocess.PIPE)
-        output = child.communicate(timeout=_COMMAND)[0]
+        output, complaint = child.communicate(timeout=_COMMAND)
         if child.returncode != 0:
-            raise Broken(f"'{shlex.join(arguments)}' ended with {child.returncode}: {output.strip()}")
+            said = complaint.strip() or output.strip()
+            raise Broken(f"'{shlex.join(arguments)}' ended with {child.returncode}: {said}")
         return output
 
     def cachefetch(self, *words: str) -> str:
@@ -178,7 +178,7 @@ class Workplace:
         arguments = [sys.executable, "-m", "csi", "node", "--endpoint", f"unix://{self.socket}"]
         arguments += ["--state-dir", str(self.state), "--config", str(self.config), "--node-id", "demo-node"]
         with self.log.open("a") as log:
-            self.driver = self._spawn(arguments, log, session=True)  # Ctrl-C is for the demo, which ends the driver
+            self.driver = self._spawn(arguments, log)
         self._channel = grpc.insecure_channel(
             f"unix://{self.socket}",
             options=[("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 100)],
@@ -199,11 +199,21 @@ class Workplace:
             else:
                 return
 
+    def wait_for_pool(self) -> int:
+        """Wait until the driver has made all link trees of the current version; returns how many there are."""
+        place = self.state / "pool" / CACHE / self.current()
+        deadline = time.monotonic() + _START
+        while True:
+            names = [entry.name for entry in place.iterdir()] if place.is_dir() else []
+            ready = [name for name in names if not name.startswith(".")]  # the others are being made
+            if len(ready) == len(names) == POOL or time.monotonic() > deadline:
+                return len(ready)
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """End the driver as a crash does: no clean-up of its own."""
         assert self.driver is not None
-        self.driver.kill()
-        self.driver.wait()
+        _end(self.driver)
         self._close()
 
     def stop(self) -> int | None:
@@ -290,6 +300,13 @@ class Workplace:
         if current is None:
             raise Broken(f"cache {CACHE!r} has no version after its refresh")
         return current
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """Kill the process with all that it started, unless it was waited for: then its id may be another's."""
+    if child.returncode is None:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
 
 @contextmanager
