@@ -1,0 +1,1 @@
+"""A real Kubernetes for tests, in namespaces of its own, and what goldlink does there."""

@@ -1,0 +1,29 @@
+"""One cluster for all tests of this directory; each test has a namespace of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.cluster import Cluster, build
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Kubernetes, ready for pods."""
+    with Cluster(build("kubernetes")) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
+    """A namespace of this test's own; its pods are gone afterwards, and the rest soon."""
+    name = request.node.name.partition("[")[0].removeprefix("test_").replace("_", "-")[:60].strip("-")
+    cluster.create_namespace(name)
+    yield name
+    cluster.delete("pods", "--all", namespace=name)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
