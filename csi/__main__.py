@@ -16,6 +16,7 @@ from cachefetch import __version__, durable, logs, trash
 from cachefetch.background import Background
 from cachefetch.errors import GoldlinkError
 from cachefetch.follow import Follower
+from cachefetch.health import HealthServer
 from cachefetch.logs import fields
 from cachefetch.reaper import Reaper
 from cachefetch.store import Store
@@ -35,7 +36,6 @@ from csi.disks.snapshots import ImageSnapshots
 from csi.disks.stages import Stages
 from csi.disks.tools import check_tools
 from csi.group_controller import GroupController
-from csi.health import HealthServer
 from csi.identity import Identity
 from csi.metrics import Metrics
 from csi.mount import KernelMounter

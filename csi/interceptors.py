@@ -5,17 +5,16 @@ The order is fixed by `chain`: mapping is outermost, so that the other two see t
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
-from cachefetch.errors import GoldlinkError
 from cachefetch.logs import fields
+from cachefetch.rpc import OK, outcome
 from csi.logs import collecting
 from csi.redact import render
 
@@ -30,10 +29,6 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Handler: TypeAlias = "Callable[[Request, grpc.ServicerContext], Response]"
 
-TEXT_MAX = 2000
-"""Bytes of an error's text. It travels percent-encoded, up to three times as long, in a header, and clients refuse more
-than 8 KiB of those (gRPC, default of GRPC_ARG_MAX_METADATA_SIZE)."""
-
 _QUIET = frozenset({
     "GetPluginCapabilities",
     "GetPluginInfo",
@@ -44,33 +39,6 @@ _QUIET = frozenset({
     "Probe",
 })  # fmt: skip
 """Called every few seconds or for every volume each minute; their successes are logged at debug level."""
-
-
-class Outcome(NamedTuple):
-    """What a caller gets for an RPC."""
-
-    code: grpc.StatusCode
-    text: str
-
-
-OK = Outcome(grpc.StatusCode.OK, "")
-
-
-def outcome(error: Exception, method: str) -> Outcome:
-    """The answer for what `method` raised: the only place that turns exceptions into gRPC codes."""
-    if isinstance(error, GoldlinkError):
-        return Outcome(grpc.StatusCode[error.code.name], _clip(str(error) or type(error).__name__))
-    if isinstance(error, NotImplementedError):  # what the generated base class of a servicer raises
-        return Outcome(grpc.StatusCode.UNIMPLEMENTED, f"{method} is not offered: see the capabilities of this driver")
-    if isinstance(error, OSError):
-        where = f" at {error.filename!r}" if error.filename is not None else ""
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            text = f"no space left{where}: free some, or raise the quota"
-            return Outcome(grpc.StatusCode.RESOURCE_EXHAUSTED, _clip(text))
-        text = f"{method} failed with {error.strerror or type(error).__name__}{where}: see the log of the driver"
-        return Outcome(grpc.StatusCode.INTERNAL, _clip(text))
-    # The text of an unexpected exception may hold anything, a secret too; the log has the traceback.
-    return Outcome(grpc.StatusCode.INTERNAL, f"{method} failed with {type(error).__name__}: see the log of the driver")
 
 
 def chain(metrics: Metrics) -> list[grpc.ServerInterceptor]:
@@ -194,11 +162,3 @@ def _level(method: str, code: grpc.StatusCode) -> int:
 
 def _volume(request: object) -> object:
     return getattr(request, "volume_id", "") or None
-
-
-def _clip(text: str) -> str:
-    """`text` as UTF-8 of at most `TEXT_MAX` bytes; its middle goes first, for the remedy stands at the end."""
-    raw = text.encode("utf-8", "backslashreplace")
-    if len(raw) > TEXT_MAX:
-        raw = raw[: TEXT_MAX // 2] + b"..." + raw[3 - TEXT_MAX // 2 :]
-    return raw.decode("utf-8", "ignore")

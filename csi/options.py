@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch import __version__, units
-from csi.health import parse_address
+from cachefetch.health import parse_address
 from csi.identity import check_driver_name
 from csi.server import parse_endpoint
 

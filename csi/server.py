@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-import stat
-import time
-from concurrent import futures
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import grpc
-
-from cachefetch.errors import ConfigError, Precondition
-from cachefetch.logs import fields
+from cachefetch.errors import ConfigError
+from cachefetch.rpc import SocketServer
 from csi import waiters
 from csi.interceptors import chain
 from csi.pb import csi_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from csi.metrics import Metrics
-
-_log = logging.getLogger(__name__)
 
 WORKERS = waiters.LIMIT + 112
 """Threads that serve RPCs: one for every call that may wait, and 112 for those that do not, so that no call takes
@@ -57,7 +46,7 @@ def parse_endpoint(endpoint: str) -> Path:
     return Path(path)
 
 
-class Server:
+class Server(SocketServer):
     """Serves CSI services on one unix socket.
 
     Clients may send any `:authority`; Go clients send `localhost`.
@@ -74,87 +63,11 @@ class Server:
         group_controller: csi_pb2_grpc.GroupControllerServicer | None = None,
     ) -> None:
         """Prepare to serve the given services at `path`; nothing is visible before `start`."""
-        self._path = path
-        self._pool = _Pool()
-        self._server = grpc.server(self._pool, interceptors=chain(metrics))
-        csi_pb2_grpc.add_IdentityServicer_to_server(identity, self._server)
+        super().__init__(path, WORKERS, chain(metrics), option="--endpoint")
+        csi_pb2_grpc.add_IdentityServicer_to_server(identity, self.grpc)
         if node:
-            csi_pb2_grpc.add_NodeServicer_to_server(node, self._server)
+            csi_pb2_grpc.add_NodeServicer_to_server(node, self.grpc)
         if controller:
-            csi_pb2_grpc.add_ControllerServicer_to_server(controller, self._server)
+            csi_pb2_grpc.add_ControllerServicer_to_server(controller, self.grpc)
         if group_controller:
-            csi_pb2_grpc.add_GroupControllerServicer_to_server(group_controller, self._server)
-
-    def start(self) -> None:
-        """Make the socket and serve. A socket that a dead process left behind is replaced.
-
-        The socket's mode becomes 0600 before the first call is served. Until then the umask keeps others out:
-        connecting needs write permission (unix(7)).
-
-        Raises:
-            Precondition: something else is at the path, or somebody serves there.
-        """
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _clear(self._path)
-            self._server.add_insecure_port(f"unix:{self._path}")
-            self._path.chmod(0o600)
-        except (OSError, RuntimeError) as error:  # RuntimeError: gRPC could not bind
-            raise Precondition(
-                f"--endpoint: cannot make the socket {self._path}: {error}; use a writable directory"
-            ) from error
-        self._server.start()
-
-    def stop(self, grace: float) -> bool:
-        """Refuse new calls, take the socket away (gRPC does), give running calls `grace` seconds.
-
-        Returns whether all calls finished. Those that did not keep their threads, which Python waits for at exit.
-        """
-        deadline = time.monotonic() + grace
-        self._server.stop(grace).wait()
-        unfinished = self._pool.drain(max(0.0, deadline - time.monotonic()))
-        if unfinished:
-            _log.warning("calls_unfinished", extra=fields(calls=unfinished, grace=grace))
-        return not unfinished
-
-    def wait(self) -> None:
-        """Wait until `stop` was called, in another thread, and all calls are answered."""
-        self._server.wait_for_termination()
-
-
-class _Pool(futures.ThreadPoolExecutor):
-    """A thread pool that knows what runs: gRPC itself forgets a cancelled call whose handler still works."""
-
-    def __init__(self) -> None:
-        super().__init__(WORKERS, thread_name_prefix="rpc")
-        self._running: set[futures.Future[Any]] = set()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
-        future = super().submit(fn, *args, **kwargs)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
-        return future
-
-    def drain(self, seconds: float) -> int:
-        """Wait up to `seconds` for everything that runs; returns how much still does."""
-        return len(futures.wait(list(self._running), seconds).not_done)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket that a dead process left at `path`, and nothing else."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise Precondition(f"--endpoint: {path} is there and not a socket: move it away, or use another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:  # bound once, listened on no more (connect(2))
-            path.unlink()
-            return
-        except BlockingIOError:  # somebody listens and is busy
-            pass
-    raise Precondition(f"--endpoint: another process serves on {path}: stop it, or use another path")
+            csi_pb2_grpc.add_GroupControllerServicer_to_server(group_controller, self.grpc)

@@ -16,7 +16,7 @@ from prometheus_client import generate_latest
 
 from cachefetch import errors
 from cachefetch.logs import LogfmtFormatter, fields_of
-from csi.interceptors import TEXT_MAX, outcome
+from cachefetch.rpc import TEXT_MAX, outcome
 from csi.logs import annotate
 from csi.metrics import Metrics
 from csi.pb import csi_pb2, csi_pb2_grpc
@@ -121,7 +121,7 @@ def test_another_os_error_is_internal_with_its_reason_and_path(tmp_path: Path) -
     with serving(tmp_path, raising(OSError(errno.EIO, "Input/output error", "/state/x"))) as face:
         code, text = face.publish()
     assert code is grpc.StatusCode.INTERNAL
-    assert text == "NodePublishVolume failed with Input/output error at '/state/x': see the log of the driver"
+    assert text == "NodePublishVolume failed with Input/output error at '/state/x': see the log"
 
 
 def test_an_unexpected_exception_is_internal_its_text_stays_here_and_its_traceback_is_in_the_one_line(
@@ -131,7 +131,7 @@ def test_an_unexpected_exception_is_internal_its_text_stays_here_and_its_traceba
         answer = face.publish(volume_id="v1")
     assert answer == (
         grpc.StatusCode.INTERNAL,
-        "NodePublishVolume failed with RuntimeError: see the log of the driver",
+        "NodePublishVolume failed with RuntimeError: see the log",
     )
     (record,) = caplog.records
     assert record.levelno == logging.ERROR

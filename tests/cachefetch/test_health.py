@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge
 
 from cachefetch.errors import ConfigError, Precondition
-from csi.health import HealthServer, parse_address
+from cachefetch.health import HealthServer, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

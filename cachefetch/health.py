@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, kind, text = self._answer(path)
         except Exception:  # noqa: BLE001 - the boundary of the request; logged with its traceback
             _log.exception("http_request_failed", extra=fields(path=path))
-            status, kind, text = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"internal error: see the log of the driver\n"
+            status, kind, text = HTTPStatus.INTERNAL_SERVER_ERROR, _TEXT, b"internal error: see the log\n"
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(text)))
