@@ -56,7 +56,7 @@ class Index:
         path.unlink(missing_ok=True)
         connection = sqlite3.connect(path, check_same_thread=False)
         try:
-            with _disk_errors(path):
+            with disk_errors(path):
                 _configure(connection)
                 connection.executescript(_SCHEMA)
         except BaseException:
@@ -90,7 +90,7 @@ class Index:
         self._closed = True
         try:
             self._flush()
-            with _disk_errors(self.path):
+            with disk_errors(self.path):
                 self._db.commit()
         finally:
             self._db.close()
@@ -146,13 +146,18 @@ class Index:
         yield from self._select("type = 'f' AND NOT kept")
 
     @property
+    def database(self) -> sqlite3.Connection:
+        """For tables of a source's own, kept and lost together with the entries; writers use `disk_errors`."""
+        return self._db
+
+    @property
     def meta(self) -> dict[str, str]:
         """The notes of the source and of the refresh."""
         return dict(self._db.execute("SELECT key, value FROM meta"))
 
     def remember(self, meta: Mapping[str, str]) -> None:
         """Add to the notes."""
-        with _disk_errors(self.path):
+        with disk_errors(self.path):
             self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(meta.items()))
 
     def _select(self, condition: str) -> Iterator[Entry]:
@@ -162,7 +167,7 @@ class Index:
 
     def _flush(self) -> None:
         if self._pending:
-            with _disk_errors(self.path):
+            with disk_errors(self.path):
                 self._db.executemany(_PUT, self._pending)
             self._pending.clear()
 
@@ -186,7 +191,7 @@ def _schema(connection: sqlite3.Connection) -> list[str]:
 
 
 @contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Iterator[None]:
     """What SQLite says of the disk, as the OSError that every other writer gets (sqlite.org/rescode.html)."""
     try:
         yield

@@ -105,6 +105,7 @@ class Stage:
         self._previous = previous
         self._limits = limits or Limits()
         self._on_bytes = on_bytes
+        self._ahead = 0
         self._entries = 0
         self._bytes = 0
         self._bytes_at_check = -_SPACE_CHECK_BYTES
@@ -124,6 +125,16 @@ class Stage:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
+
+    @property
+    def before(self) -> Index | None:
+        """What the source said about the version before, whose files `keep` takes; None when that is not known."""
+        return self._previous.index if self._previous else None
+
+    def arrived(self, count: int) -> None:
+        """So many bytes of content are in `scratch`: heard now, and not again when they are staged from there."""
+        self._ahead += count
+        self._on_bytes(count)
 
     def directory(self, path: bytes, mtime_ns: int, token: bytes = b"") -> None:
         """A directory; it may be there already, made for an entry below it."""
@@ -183,7 +194,7 @@ class Stage:
         entry = Entry(path, EntryType.SYMLINK, normal_mode(EntryType.SYMLINK, 0), mtime_ns, target=target)
         self.index.put(entry, token)
 
-    def copy(self, path: bytes, original: bytes, mode: int, mtime_ns: int) -> None:
+    def copy(self, path: bytes, original: bytes, mode: int, mtime_ns: int, token: bytes = b"") -> None:
         """A plain file with the content of `original`, an earlier file of this stage: what a hardlink becomes."""
         known = self.index.find(original)
         if known is None or known.entry.type is not EntryType.FILE:
@@ -191,7 +202,7 @@ class Stage:
         parent, name = self._parent(original)
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         with os.fdopen(fd, "rb", buffering=0) as content:
-            self.file(path, mode, mtime_ns, content)
+            self.file(path, mode, mtime_ns, content, token=token)
 
     def keep(self, path: bytes, mode: int, mtime_ns: int, token: bytes) -> bool:
         """Take the file from the previous version if the source said `token` about it then; False: fetch it."""
@@ -254,7 +265,9 @@ class Stage:
             sha256.update(chunk)
             _write_all(fd, chunk)
             written += len(chunk)
-            self._on_bytes(len(chunk))
+            heard = min(self._ahead, len(chunk))
+            self._ahead -= heard
+            self._on_bytes(len(chunk) - heard)
         return written, sha256.hexdigest()
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:

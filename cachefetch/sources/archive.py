@@ -54,10 +54,21 @@ def unpack_tar(stream: Readable, format_: Format, stage: Stage) -> None:
         DataError: not an archive of that format, damaged, cut off, or with entries that a cache cannot hold.
         UnsafeEntry: an entry would escape, collide or exhaust.
     """
+    with open_tar(stream, format_) as (members, body):
+        for member in members:
+            _stage_member(member, body, stage)
+
+
+@contextmanager
+def open_tar(stream: Readable, format_: Format) -> Iterator[tuple[Iterator[tar.Member], tar.Body]]:
+    """The members of a tar archive, and the content of the one that was read last; all of them are to be read.
+
+    Raises:
+        DataError: not an archive of that format, damaged, cut off, or with entries that a cache cannot hold.
+    """
     with _damage(format_), io.BufferedReader(_decompressed(stream, format_), _BUFFER) as plain:
         body = tar.Body(plain)
-        for member in tar.members(plain, body):
-            _stage_member(member, body, stage)
+        yield tar.members(plain, body), body
         # The padding after the end marker, so that the checksum at the end of the compressed data is verified too.
         plain.read(_TRAILER)
 

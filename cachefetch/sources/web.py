@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from cachefetch import __version__
-from cachefetch.errors import SourceError
+from cachefetch.errors import ConfigError, SourceError
 from cachefetch.urls import redact
 
 if TYPE_CHECKING:
@@ -44,6 +44,14 @@ class Interrupted(SourceError):
         self.retry_after = retry_after
 
 
+class Refused(SourceError):
+    """The server answered, and will not change its mind within seconds."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
 class Patience:
     """How often and how long a source waits for an origin; starts anew with every progress.
 
@@ -67,9 +75,17 @@ class Patience:
         self._failures = 0
 
 
-def make_client() -> httpx2.Client:
-    """The one place where TLS, proxies and credentials will be set up."""
+def make_client(*, ca: str | None = None, auth: httpx2.Auth | None = None) -> httpx2.Client:
+    """The one place where TLS, proxies and credentials are set up.
+
+    `ca` is a PEM file of authorities that are trusted besides the system's.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
     return httpx2.Client(
+        verify=_trust(ca) if ca else True,
+        auth=auth,
         timeout=_TIMEOUT,
         follow_redirects=True,
         max_redirects=_REDIRECTS_MAX,
@@ -77,16 +93,29 @@ def make_client() -> httpx2.Client:
     )
 
 
+def _trust(ca: str) -> ssl.SSLContext:
+    context = httpx2.create_ssl_context()
+    try:
+        context.load_verify_locations(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"{ca} cannot be used as `ca` ({error}): give a file of certificates in PEM") from error
+    return context
+
+
 @contextmanager
-def get(client: httpx2.Client, url: str, headers: Mapping[str, str], patience: Patience) -> Iterator[httpx2.Response]:
-    """The answer to one GET with its body still to be read: 200, 206, 304 or 416. Tries again as `patience` allows.
+def get(
+    client: httpx2.Client, url: str, headers: Mapping[str, str], patience: Patience, *, method: str = "GET"
+) -> Iterator[httpx2.Response]:
+    """The answer to one GET (or HEAD) with its body still to be read: 200, 206, 304 or 416.
+
+    Tries again as `patience` allows.
 
     Raises:
         SourceError: anything else; the text says what to do.
     """
     while True:
         try:
-            response = _send(client, url, headers)
+            response = _send(client, method, url, headers)
             break
         except Interrupted as failure:
             patience.wait(failure)
@@ -113,9 +142,9 @@ def interrupted(url: str, error: httpx2.TransportError) -> SourceError:
     return Interrupted(f"{shown} cannot be fetched ({reason}): check the host name, the server and the network")
 
 
-def _send(client: httpx2.Client, url: str, headers: Mapping[str, str]) -> httpx2.Response:
+def _send(client: httpx2.Client, method: str, url: str, headers: Mapping[str, str]) -> httpx2.Response:
     try:
-        response = client.send(client.build_request("GET", url, headers=dict(headers)), stream=True)
+        response = client.send(client.build_request(method, url, headers=dict(headers)), stream=True)
     except httpx2.TransportError as error:
         raise interrupted(url, error) from error
     except httpx2.InvalidURL:
@@ -123,14 +152,21 @@ def _send(client: httpx2.Client, url: str, headers: Mapping[str, str]) -> httpx2
     except httpx2.TooManyRedirects as error:
         raise SourceError(f"{redact(url)} redirects more than {_REDIRECTS_MAX} times: correct the URL") from error
     try:
-        _check(url, response)
+        check(url, response)
     except SourceError:
         response.close()
         raise
     return response
 
 
-def _check(url: str, response: httpx2.Response) -> None:
+def check(url: str, response: httpx2.Response) -> None:
+    """Return if the answer to a request for `url` is one that `get` gives.
+
+    Raises:
+        Interrupted: the server is busy.
+        Refused: it says no.
+        SourceError: it leads to where nobody should go.
+    """
     shown, status = redact(url), response.status_code
     if url.startswith("https:") and response.url.scheme != "https":
         raise SourceError(f"{shown} redirects to plain http: use a URL that stays with https")
@@ -156,7 +192,8 @@ def _check(url: str, response: httpx2.Response) -> None:
         HTTPStatus.NOT_FOUND: "correct the URL, or upload the file",
         HTTPStatus.GONE: "correct the URL, or upload the file",
     }
-    raise SourceError(f"{shown} answers {status} {response.reason_phrase}: {remedy.get(status, 'correct the URL')}")
+    text = f"{shown} answers {status} {response.reason_phrase}: {remedy.get(status, 'correct the URL')}"
+    raise Refused(text, status)
 
 
 def _retry_after(value: str) -> float:

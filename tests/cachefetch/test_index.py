@@ -163,7 +163,7 @@ def test_a_full_disk_is_the_error_that_it_is_everywhere_else(mount: Callable[...
     """SQLite has an error class of its own; callers look for ENOSPC."""
     place = mount("full", "-t", "tmpfs", "-o", "size=256k", "tmpfs")
     index = Index.create(place / "index")
-    with pytest.raises(OSError, match="No space left"):  # noqa: PT012  (whichever of the calls notices)
+    with pytest.raises(OSError, match="No space left"):
         for number in range(300_000):
             index.put(FILE._replace(path=b"%06d" % number))
         index.count()
@@ -178,3 +178,15 @@ def test_an_abandoned_index_is_closed_without_what_was_pending(index: Index) -> 
     index.abandon()
     index.close()
     assert index.path.stat().st_size < 4 * 4096
+
+
+def test_tables_of_a_source_s_own_are_kept_with_the_entries(index: Index) -> None:
+    index.database.execute("CREATE TABLE mine (word TEXT)")
+    index.database.execute("INSERT INTO mine VALUES ('x')")
+    index.put(FILE)
+    index.close()
+    found = Index.open(index.path)
+    assert found is not None
+    assert found.database.execute("SELECT word FROM mine").fetchall() == [("x",)]
+    assert found.find(FILE.path) is not None
+    found.close()

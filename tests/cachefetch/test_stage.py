@@ -387,6 +387,33 @@ def test_a_file_with_the_same_token_mode_and_mtime_is_linked_without_being_read(
     assert inodes(store, second.id) == {"d/same": inodes(store, first.id)["d/same"]}
 
 
+def test_a_hardlink_keeps_its_token_for_the_next_version(store: Store) -> None:
+    with store.refreshing(CACHE), store.stage(CACHE, "test") as stage:
+        assert stage.before is None
+        stage.file(b"one", 0o644, MTIME, io.BytesIO(b"content"), token=b"t1")
+        stage.copy(b"two", b"one", 0o644, MTIME, b"t1")
+        store.publish(CACHE, stage.seal(), stage.index, {})
+    with store.refreshing(CACHE), store.stage(CACHE, "test") as stage:
+        assert stage.before is not None
+        assert stage.before.token(b"two") == b"t1"
+        assert stage.keep(b"two", 0o644, MTIME, b"t1")
+
+
+def test_bytes_that_were_heard_of_when_they_arrived_are_not_heard_of_again(tmp_path: Path) -> None:
+    """But the listener is called for every piece, because it is what interrupts a fetch."""
+    heard: list[int] = []
+    index = Index.create(tmp_path / "index")
+    (tmp_path / "new").mkdir()
+    stage = Stage(tmp_path / "new", tmp_path, index, on_bytes=heard.append)
+    stage.arrived(7)
+    stage.file(b"one", 0o644, MTIME, io.BytesIO(b"12345"))
+    stage.file(b"two", 0o644, MTIME, io.BytesIO(b"12345"))
+    stage.file(b"three", 0o644, MTIME, io.BytesIO(b"12345"))
+    stage.close()
+    index.close()
+    assert heard == [7, 0, 3, 5]
+
+
 def test_kept_files_count_against_the_limits(store: Store) -> None:
     publish(store, BEFORE)
     with (

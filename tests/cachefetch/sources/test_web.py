@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cachefetch.errors import SourceError
-from cachefetch.sources.web import Interrupted, Patience, get, make_client
+from cachefetch.errors import ConfigError, SourceError
+from cachefetch.sources.web import Interrupted, Patience, Refused, get, make_client
 from tests.cachefetch.httpd import Httpd, running
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ class Clock:
 def fetch(url: str, clock: Clock | None = None, **headers: str) -> tuple[int, bytes]:
     with make_client() as client, get(client, url, headers, (clock or Clock()).patience()) as answer:
         return answer.status_code, b"".join(answer.iter_raw())
+
+
+def test_a_refusal_tells_its_status(httpd: Httpd) -> None:
+    with make_client() as client, pytest.raises(Refused) as caught, get(client, httpd.url("/none"), {}, Patience()):
+        pass
+    assert caught.value.status == 404
 
 
 def fail(url: str, clock: Clock | None = None) -> str:
@@ -148,6 +154,24 @@ def test_an_untrusted_certificate_is_final(certificate: ssl.SSLContext) -> None:
         error = fail(server.url("/a").replace("http:", "https:"), clock)
     assert "certificate that is not trusted" in error
     assert clock.waits == []
+
+
+def test_an_authority_that_is_named_is_trusted(certificate: ssl.SSLContext, tmp_path: Path) -> None:
+    with running(lambda plain: certificate.wrap_socket(plain, server_side=True)) as server:
+        server.serve("/a", b"protected")
+        url = server.url("/a").replace("http:", "https:")
+        with make_client(ca=str(tmp_path / "cert.pem")) as client, get(client, url, {}, Clock().patience()) as answer:
+            assert answer.read() == b"protected"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_that_has_no_authorities_is_a_mistake_of_the_configuration(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"ca\.pem cannot be used"):
+        make_client(ca=str(tmp_path / "ca.pem"))
 
 
 def test_a_redirect_from_https_to_http_is_refused(
