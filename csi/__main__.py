@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +44,7 @@ from csi.options import Options, parse_options
 from csi.pb import csi_pb2, csi_pb2_grpc
 from csi.pool import Pool
 from csi.recheck import needs_recheck, recheck
+from csi.registration import LOOK, Registration
 from csi.registry import NodeEntry, NodeRegistry
 from csi.server import Server
 from csi.targets import Targets
@@ -51,7 +52,7 @@ from csi.volumes import Volumes
 from csi.waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cachefetch.config import Config
     from cachefetch.errors import ConfigError
@@ -131,12 +132,34 @@ def _run(options: Options, running: ExitStack) -> bool:
         running.callback(health.stop)
     server.start()
     _log.info("serving", extra=fields(endpoint=options.endpoint, driver=options.driver_name, node=options.node_id))
-    stop.wait()
+    with _registered(options):
+        stop.wait()
     _log.info("stopping")
     waiters.close()
     if disks:
         disks.jobs.close()
     return server.stop(_GRACE)
+
+
+@contextmanager
+def _registered(options: Options) -> Iterator[None]:
+    """Kubelet knows the driver during the block, if that was asked for."""
+    if options.kubelet_registration_path is None:
+        yield
+        return
+    registration = Registration(
+        options.plugin_registration_dir,
+        driver_name=options.driver_name,
+        csi_socket=options.kubelet_registration_path,
+    )
+    registration.start()
+    looking = Periodic("registration", registration.look, LOOK)
+    looking.start()
+    try:
+        yield
+    finally:
+        looking.stop()
+        registration.stop()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch import __version__, units
+from cachefetch.errors import ConfigError
 from cachefetch.health import parse_address
 from csi.identity import check_driver_name
 from csi.server import parse_endpoint
@@ -37,6 +38,9 @@ class Options:
     max_volumes: int
     """0: no limit."""
     log_level: str
+    kubelet_registration_path: Path | None
+    """The CSI socket as kubelet sees it; None: kubelet is not told of the driver."""
+    plugin_registration_dir: Path
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
@@ -60,7 +64,20 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         metrics_address=given.metrics_address,
         max_volumes=given.max_volumes,
         log_level=given.log_level.upper(),
+        kubelet_registration_path=_registration_path(given.kubelet_registration_path, given.role),
+        plugin_registration_dir=given.plugin_registration_dir,
     )
+
+
+def _registration_path(path: Path | None, role: str) -> Path | None:
+    if path is not None and (not path.is_absolute() or path.suffix != ".sock"):
+        raise ConfigError(
+            f"--kubelet-registration-path: {str(path)!r} is not a socket: use the absolute path at which kubelet sees "
+            "that of --endpoint"
+        )
+    if path is not None and role == "controller":
+        raise ConfigError(f"--kubelet-registration-path: {str(path)!r} is for nodes: leave it out with role 'controller'")
+    return path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,6 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--log-level", default="info", choices=("debug", "info", "warning", "error"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--kubelet-registration-path",
+        type=Path,
+        metavar="/…/csi.sock",
+        help="register with kubelet, which sees the socket of --endpoint at this path (default: do not)",
+    )
+    parser.add_argument(
+        "--plugin-registration-dir",
+        type=Path,
+        default=Path("/var/lib/kubelet/plugins_registry"),
+        metavar="DIR",
+        help="where kubelet looks for drivers (default: %(default)s)",
     )
     parser.add_argument("--version", action="version", version=f"goldlink {__version__}")
     return parser

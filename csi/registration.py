@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -44,13 +45,16 @@ _HANDLERS = 2  # kubelet asks one thing after the other
 class Registration:
     """The driver's entry in a kubelet's plugin directory, from `start` to `stop`."""
 
-    def __init__(self, directory: Path, *, driver_name: str, csi_socket: Path) -> None:
+    def __init__(
+        self, directory: Path, *, driver_name: str, csi_socket: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Prepare the entry; nothing is visible before `start`.
 
         Args:
             directory: kubelet's plugin directory, as this process sees it.
             driver_name: as GetPluginInfo tells it.
             csi_socket: the CSI socket's path as kubelet sees it.
+            clock: seconds that never go back.
 
         Raises:
             ConfigError: the path of the registration socket would be too long.
@@ -64,6 +68,9 @@ class Registration:
         self._info = pluginregistration_pb2.PluginInfo(
             type="CSIPlugin", name=driver_name, endpoint=str(csi_socket), supported_versions=_VERSIONS
         )
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stopped = False
         self._server: grpc.Server | None = None
         self._mine: tuple[int, int] | None = None
         self._retry_at: float | None = None
@@ -91,19 +98,21 @@ class Registration:
         Raises:
             OSError: not possible now; the next look tries again.
         """
-        there = _identity(self.socket)
-        refused = self._retry_at is not None and time.monotonic() >= self._retry_at
-        if there is None or (there == self._mine and refused):
-            _log.info("registering", extra=fields(reason="kubelet refused" if there else "the socket is gone"))
-            self._announce()
+        with self._lock:
+            there = _identity(self.socket)
+            refused = self._retry_at is not None and self._clock() >= self._retry_at
+            if not self._stopped and (there is None or (there == self._mine and refused)):
+                _log.info("registering", extra=fields(reason="kubelet refused" if there else "the socket is gone"))
+                self._announce()
 
     def stop(self) -> None:
         """Take the entry away, unless it is another driver's by now."""
-        if self._mine is not None and _identity(self.socket) == self._mine:
-            self.socket.unlink(missing_ok=True)
-        self._mine = None
-        if self._server:
-            self._server.stop(None).wait()
+        with self._lock:
+            self._stopped = True
+            if self._mine is not None and _identity(self.socket) == self._mine:
+                self.socket.unlink(missing_ok=True)
+            if self._server:
+                self._server.stop(None).wait()
 
     def _announce(self) -> None:
         """Put a new socket in the place, in one step.
@@ -130,13 +139,13 @@ class Registration:
             self._server.stop(None)
         self._server = server
 
-    def _told(self, registered: bool, error: str) -> None:  # noqa: FBT001 - what the message says
-        if registered:
+    def _told(self, status: pluginregistration_pb2.RegistrationStatus) -> None:
+        if status.plugin_registered:
             self._delay = _RETRY_MIN
             _log.info("registered", extra=fields(driver=self._info.name, endpoint=self._info.endpoint))
             return
-        self._retry_at = time.monotonic() + self._delay
-        _log.warning("registration_refused", extra=fields(error=error, retry=f"{self._delay:g}s"))
+        self._retry_at = self._clock() + self._delay
+        _log.warning("registration_refused", extra=fields(error=status.error, retry=f"{self._delay:g}s"))
         self._delay = min(_RETRY_MAX, self._delay * 2)
 
     def _clear(self) -> None:
@@ -148,7 +157,11 @@ class Registration:
 
 
 class _Servicer(pluginregistration_pb2_grpc.RegistrationServicer):
-    def __init__(self, info: pluginregistration_pb2.PluginInfo, told: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self,
+        info: pluginregistration_pb2.PluginInfo,
+        told: Callable[[pluginregistration_pb2.RegistrationStatus], None],
+    ) -> None:
         self._info = info
         self._told = told
 
@@ -166,7 +179,7 @@ class _Servicer(pluginregistration_pb2_grpc.RegistrationServicer):
         context: grpc.ServicerContext,  # noqa: ARG002 - given by gRPC
     ) -> pluginregistration_pb2.RegistrationStatusResponse:
         """What came of it."""
-        self._told(request.plugin_registered, request.error)
+        self._told(request)
         return pluginregistration_pb2.RegistrationStatusResponse()
 
 

@@ -17,10 +17,10 @@ export PATH
 # then answer UNIMPLEMENTED.
 stubs=quiet,only_sync,generate_concrete_servicer_stubs
 
-# The virtual path csi/pb/csi.proto makes protoc write, and the stubs import, the package csi.pb; no sed needed.
+# The virtual paths csi/pb/… make protoc write, and the stubs import, the package csi.pb; no sed needed.
 "$python" -m grpc_tools.protoc -Icsi/pb=proto \
     --python_out="$out" --grpc_python_out="$out" --mypy_out="$stubs:$out" --mypy_grpc_out="$stubs:$out" \
-    csi/pb/csi.proto
+    csi/pb/csi.proto csi/pb/pluginregistration.proto
 
 # Likewise cachefetch.pb.
 "$python" -m grpc_tools.protoc -Icachefetch/pb=proto/goldlink/cachefetch/v1 \

@@ -23,6 +23,8 @@ def test_the_defaults() -> None:
     )
     assert (options.fetch_wait, options.max_volumes, options.log_level) == (90.0, 0, "INFO")
     assert (options.metrics_address, options.disk_dir) == (None, None)
+    assert options.kubelet_registration_path is None
+    assert options.plugin_registration_dir == Path("/var/lib/kubelet/plugins_registry")
 
 
 def test_every_option_is_read() -> None:
@@ -33,6 +35,18 @@ def test_every_option_is_read() -> None:
     assert (options.node_id, options.driver_name, options.disk_dir) == ("n1", "a.b", Path("/d"))
     assert (options.fetch_wait, options.metrics_address, options.max_volumes) == (1.5, "[::1]:9808", 7)
     assert options.log_level == "DEBUG"
+    register = ("--kubelet-registration-path", "/k/plugins/x/csi.sock", "--plugin-registration-dir", "/registration")
+    options = parse_options(["node", *REQUIRED, *register])
+    assert options.kubelet_registration_path == Path("/k/plugins/x/csi.sock")
+    assert options.plugin_registration_dir == Path("/registration")
+
+
+@pytest.mark.parametrize(
+    ("role", "path"), [("node", "plugins/csi.sock"), ("all", "/plugins/csi"), ("controller", "/plugins/csi.sock")]
+)
+def test_a_registration_path_is_an_absolute_socket_of_a_node(role: str, path: str) -> None:
+    with pytest.raises(ConfigError, match="--kubelet-registration-path"):
+        parse_options([role, *REQUIRED, "--kubelet-registration-path", path])
 
 
 def test_a_relative_state_directory_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
