@@ -1,0 +1,1 @@
+"""Tests, mirroring csi/ and cachefetch/ one to one."""
