@@ -76,7 +76,7 @@ def _registration_path(path: Path | None, role: str) -> Path | None:
             "that of --endpoint"
         )
     if path is not None and role == "controller":
-        raise ConfigError(f"--kubelet-registration-path: {str(path)!r} is for nodes: leave it out with role 'controller'")
+        raise ConfigError(f"--kubelet-registration-path: {str(path)!r} is for nodes: leave it out for a controller")
     return path
 
 
