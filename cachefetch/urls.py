@@ -64,6 +64,19 @@ def check(url: str) -> str:
     return url
 
 
+def check_base(url: str) -> str:
+    """Return `url` if it is an http or https URL to which a path can be added.
+
+    Raises:
+        ValueError: it is not, or it carries a login, which would have to be secret.
+    """
+    check(url)
+    parts = _split(url)
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError(f"{redact(url)} has more than scheme, host and path: write 'https://host', without a login")
+    return url
+
+
 def format_of(url: str) -> Format:
     """The format that the suffix of the URL's path stands for; any other suffix is a single file."""
     path = _split(url).path.lower()

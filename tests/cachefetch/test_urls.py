@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachefetch.urls import Format, check, file_name, format_of, redact
+from cachefetch.urls import Format, check, check_base, file_name, format_of, redact
 
 WORD = st.from_regex(r"[a-zA-Z0-9]{8,12}", fullmatch=True)
 
@@ -21,7 +21,7 @@ def test_redact_and_check_take_any_text(text: str) -> None:
     try:
         assert check(text) == text
     except ValueError as error:
-        assert str(error)  # noqa: PT017  (either outcome is right)
+        assert str(error)
 
 
 @pytest.mark.parametrize(
@@ -90,3 +90,15 @@ def test_file_name_is_the_decoded_last_segment() -> None:
 def test_file_name_refuses_what_cannot_name_a_file(url: str) -> None:
     with pytest.raises(ValueError, match="does not end in a file name"):
         file_name(url)
+
+
+@pytest.mark.parametrize("url", ["https://h", "https://h:1/", "http://h/v2/x"])
+def test_a_base_is_where_a_path_can_be_added(url: str) -> None:
+    assert check_base(url) == url
+
+
+@pytest.mark.parametrize("url", ["h", "ftp://h", "https://me:hunter2@h", "https://h?hunter2", "https://h/#hunter2"])
+def test_what_cannot_be_a_base_is_refused_and_no_secret_shown(url: str) -> None:
+    with pytest.raises(ValueError, match="write") as caught:
+        check_base(url)
+    assert "hunter2" not in str(caught.value)
