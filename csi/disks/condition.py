@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from cachefetch.errors import NotReady
 from cachefetch.model import short_id
 from csi.disks import blocks, ext4
 from csi.disks.errors import Damaged
@@ -45,7 +46,7 @@ class Inspector:
         """What is wrong with the sealed image; empty: nothing.
 
         Raises:
-            NotReady: reading it takes longer than `seconds`.
+            NotReady: reading it takes longer than `seconds`; with 0 it is not begun.
         """
         image = self._files.sealed_image(seal.key)
         try:
@@ -55,6 +56,8 @@ class Inspector:
         known = self._known.get(seal.blocks)
         if known and known[0] == now:
             return known[1]
+        if not seconds:
+            raise NotReady(f"sealed image {short_id(seal.key)} was not read yet: ask for this volume alone")
         return self._jobs.run(f"inspect:{seal.blocks}", lambda task: self._read(seal, image, now, task), seconds)
 
     def condition(self, disk: Disk, seconds: float) -> Condition:
@@ -69,11 +72,6 @@ class Inspector:
             return Condition(bool(found), f"{name}: {found}" if found else f"{name} is what was sealed")
         found = _building_damage(self._files.image(disk), disk.size)
         return Condition(bool(found), found or "building")
-
-    def forget(self, seal: Seal) -> None:
-        """The image is gone."""
-        with self._lock:
-            self._known.pop(seal.blocks, None)
 
     def _read(self, seal: Seal, image: Path, now: blocks.Identity, task: Task) -> str:
         task.begin(f"image {short_id(seal.key)} is being read", seal.size)

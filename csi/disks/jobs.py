@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cachefetch.errors import Busy, NotReady
@@ -110,15 +111,12 @@ class Jobs:
             raise NotReady(f"{job.task}: it goes on, call again")
         return job.result()  # type: ignore[return-value]  # the key tells the type
 
-    def running(self) -> int:
-        """Jobs under way."""
-        return len(self._jobs)
-
     def close(self) -> None:
         """Stop all jobs; what they were making is cleaned up by them, or by the next start."""
         self._stopping.set()
+        deadline = time.monotonic() + _JOIN
         for job in list(self._jobs.values()):
-            job.thread.join(_JOIN)
+            job.thread.join(max(0.0, deadline - time.monotonic()))
 
     def _finishing(self, key: str, work: Callable[[Task], Result]) -> Callable[[Task], Result]:
         def finish(task: Task) -> Result:

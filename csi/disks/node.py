@@ -8,12 +8,14 @@ mounted is plain kernel state and needs this process no more.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cachefetch.errors import Conflict, NotReady, Precondition, UnknownVolume
+from cachefetch.errors import Busy, Conflict, NotReady, Precondition, UnknownVolume
+from cachefetch.logs import fields
 from csi.disks import rules
 from csi.disks.errors import OutOfRange
 from csi.disks.images import known
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from csi.mount import Mounter, Seen
     from csi.targets import Targets
 
+_log = logging.getLogger(__name__)
 _STACKED_MOUNTS_MAX = 1000
 
 
@@ -196,7 +199,10 @@ class NodeDisks:
         kept = {disk_id for disk_id in self._stages.ids() if self._recovered(disk_id)}
         for disk in self._files.disks.all():
             if disk.id not in kept and any(hold.node == self._node_id for hold in disk.staged):
-                self._release(disk.id)
+                try:
+                    self._release(disk.id)
+                except Busy as error:  # a long copy of the disk must not keep the whole node from starting
+                    _log.warning("hold_stays", extra=fields(disk=disk.id, error=str(error)))
         return len(kept)
 
     def _recovered(self, disk_id: str) -> bool:

@@ -29,13 +29,13 @@ _UUID = "00000000-0000-0000-0000-000000000000"
 _LATEST = str(2**64 - 2)  # mkfs.erofs refuses 2^64-1
 
 
-def check_tools() -> None:
-    """Return if every program is installed.
+def check_tools(packages: Mapping[str, str] = PACKAGES) -> None:
+    """Return if every program of the packages is installed.
 
     Raises:
         Precondition: names one that is not, and its package.
     """
-    for program, package in PACKAGES.items():
+    for program, package in packages.items():
         if _find(program) is None:
             raise Precondition(f"program {program} is missing: install the package {package}")
 

@@ -59,6 +59,7 @@ class Member:
             "--config", str(config), "--node-id", name, "--fetch-wait", "1s", "--log-level", "debug", *more,
         ]  # fmt: skip
         self.store = Store.open(self.state)
+        self.channel: grpc.Channel | None = None
         self.start()
 
     def start(self) -> None:
@@ -69,18 +70,20 @@ class Member:
             grpc.channel_ready_future(channel).result(30)
         except grpc.FutureTimeoutError:
             raise AssertionError(tail(self.log)) from None
+        if self.channel:
+            self.channel.close()
         self.channel = channel
         self.node = csi_pb2_grpc.NodeStub(channel)
         self.controller = csi_pb2_grpc.ControllerStub(channel)
         self.groups = csi_pb2_grpc.GroupControllerStub(channel)
 
     def kill(self) -> None:
-        self.channel.close()
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def close(self) -> None:
-        self.channel.close()
+        if self.channel:
+            self.channel.close()
         stop(self.process)
 
     # What kubelet does
