@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
-from cachefetch import durable
+from cachefetch import durable, trash
 from cachefetch.errors import Busy
 from csi.disks.ids import is_image
 from csi.disks.model import Disk, Group, Snapshot
@@ -77,7 +77,7 @@ class DiskFiles:
 
     @contextmanager
     def making(self) -> Iterator[Path]:
-        """A directory to make something in, which is then renamed away; the rest is discarded.
+        """A directory to make something in, which is then renamed away; what is left of it is deleted.
 
         It is locked, so that `orphans` of other processes can be told from work under way.
         """
@@ -88,7 +88,7 @@ class DiskFiles:
             with _held(_acquire(place / _LOCK, fcntl.LOCK_EX)):
                 yield place
         finally:
-            self.discard(place)
+            remove(place)
 
     def orphans(self) -> list[Path]:
         """Directories of `making` whose process is gone."""
@@ -235,6 +235,15 @@ def _acquire(path: Path, operation: int) -> int:
         os.close(fd)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     return fd
+
+
+def remove(place: Path) -> None:
+    """Delete the directory with everything in it, at once; absent is fine."""
+    parent = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        trash.remove(place.name, parent)
+    finally:
+        os.close(parent)
 
 
 def appear(made: Path, place: Path) -> bool:

@@ -171,14 +171,17 @@ class Member:
         volume: str = "",
         limit: int = 0,
         settings: dict[str, str] | None = None,
+        namespace: str = "team-a",
+        secrets: dict[str, str] | None = None,
         **parameters: str,
     ) -> csi_pb2.Volume:
         request = csi_pb2.CreateVolumeRequest(
             name=name,
             volume_capabilities=[wanted],
             capacity_range=csi_pb2.CapacityRange(required_bytes=size, limit_bytes=limit),
-            parameters={"csi.storage.k8s.io/pvc/namespace": "team-a", **parameters},
+            parameters={"csi.storage.k8s.io/pvc/namespace": namespace, **parameters},
             mutable_parameters=settings or {},
+            secrets=secrets or {},
         )
         if snapshot:
             request.volume_content_source.snapshot.snapshot_id = snapshot

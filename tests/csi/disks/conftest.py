@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +18,7 @@ def cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Starts clusters: `cluster(nodes=3)`."""
     started: list[Cluster] = []
 
-    def start(**given: int) -> Cluster:
+    def start(**given: Any) -> Cluster:
         started.append(Cluster(tmp_path, **given))
         return started[-1]
 

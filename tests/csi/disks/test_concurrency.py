@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -34,8 +34,8 @@ def code_of(call: Callable[[], object]) -> str:
     try:
         call()
     except grpc.RpcError as error:
-        assert isinstance(error, grpc.Call)
-        return str(error.code().name)
+        answer: Any = error  # every one of them is a grpc.Call, too
+        return str(answer.code().name)
     return "OK"
 
 
@@ -66,11 +66,8 @@ def test_identical_calls_at_once_make_one_thing(cluster: Callable[..., Cluster])
     assert len(one.controllers[0].volumes()) == 2
     assert len(list((one.disks / "sealed").iterdir())) == 2
     with ThreadPoolExecutor(THREADS) as pool:
-        for name in ("same", "cached"):
-            disk = one.controllers[0].create(
-                name, 0, **({"wanted": READERS, "cache": "deps"} if name != "same" else {})
-            )
-            codes = Counter(pool.map(lambda client, disk=disk: code_of(lambda: client.delete(disk.volume_id)), clients))
+        for disk in one.controllers[0].volumes():
+            codes = Counter(pool.map(lambda client, disk=disk: code_of(lambda: client.delete(disk)), clients))
             assert set(codes) <= {"OK", "ABORTED"}
     assert one.controllers[1].volumes() == []
 
