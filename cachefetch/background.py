@@ -5,8 +5,8 @@ those system calls would take part in the struggle for Python's global lock that
 of low priority that holds the lock would stop all others. So a child does it, at the lowest CPU and I/O priority, and
 ends.
 
-    python -m cachefetch.background link SOURCE DEST     prints its report as JSON
-    python -m cachefetch.background empty TRASH
+    python -m cachefetch.background PARENT link SOURCE DEST     prints its report as JSON
+    python -m cachefetch.background PARENT empty TRASH
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}  # system call numbers; glibc has no wrapper (ioprio_set(2))
 _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_IDLE = 3 << 13
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _LOWEST = 19
 _POLL = 0.02
 
@@ -64,7 +66,7 @@ class Background:
         self._run("empty", trash)
 
     def _run(self, *words: str | Path) -> str:
-        command = [sys.executable, "-m", "cachefetch.background", *map(str, words)]
+        command = [sys.executable, "-m", "cachefetch.background", str(os.getpid()), *map(str, words)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603 - our own
         while True:
             try:
@@ -105,13 +107,22 @@ def main(arguments: Sequence[str]) -> int:
     os.umask(0o022)
     give_way()
     match arguments:
-        case ["link", source, dest]:
+        case [parent, "link", source, dest]:
+            end_with(int(parent))
             print(encode_report(link_tree(Path(source), Path(dest))))  # noqa: T201 - the answer to the parent
-        case ["empty", trash]:
+        case [parent, "empty", trash]:
+            end_with(int(parent))
             empty(Path(trash))
         case _:
             return 2
     return 0
+
+
+def end_with(parent: int) -> None:
+    """Be killed when the process `parent` dies, so that no orphan writes into what a restarted driver cleans up."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def give_way() -> None:
