@@ -294,7 +294,8 @@ def _copy_grown(source: Path, target: Path, size: int, task: Task) -> None:
         with target.open("r+b") as file:
             file.truncate(size)
         tools.grow_ext4(target, task)
-    with target.open("rb") as file:
+    with target.open("r+b") as file:
+        file.truncate(size)  # resize2fs cuts the file to whole blocks
         os.fsync(file.fileno())
 
 

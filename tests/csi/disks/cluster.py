@@ -237,9 +237,18 @@ class Member:
 class Cluster:
     """Controllers `controller-N` and nodes `node-N` below one directory; they share `disks` unless told otherwise."""
 
-    def __init__(self, root: Path, *, nodes: int = 1, controllers: int = 1, shared: bool = True, most: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        nodes: int = 1,
+        controllers: int = 1,
+        shared: bool = True,
+        most: int = 0,
+        disks: Path | None = None,
+    ) -> None:
         self.root = root
-        self.disks = root / "disks"
+        self.disks = disks or root / "disks"
         self.config = root / "caches.yaml"
         self.config.write_text(CONFIG)
         directory = ("--disk-dir", str(self.disks)) if shared else ()

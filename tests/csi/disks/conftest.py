@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.csi.disks.cluster import Cluster, loops_below
+from tests.csi.disks.kit import Kit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
 def cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     """Starts clusters: `cluster(nodes=3)`."""
     started: list[Cluster] = []
+    root = tmp_path / "cluster"
+    root.mkdir()
 
     def start(**given: Any) -> Cluster:
-        started.append(Cluster(tmp_path, **given))
+        started.append(Cluster(root, **given))
         return started[-1]
 
     yield start
@@ -27,7 +30,16 @@ def cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
     for one in started:
         one.close()
     assert left == []
-    assert loops_below(tmp_path) == []
+    assert loops_below(root) == []
     for one in started:
         assert "code=INTERNAL" not in one.log()
         assert "Traceback" not in one.log()
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    """The parts of a controller; afterwards nothing is half-made."""
+    kit = Kit(tmp_path)
+    yield kit
+    kit.jobs.close()
+    assert list(kit.files.staging.iterdir()) == []

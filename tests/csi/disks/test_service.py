@@ -150,11 +150,11 @@ def test_settings_mean_something(cluster: Callable[..., Cluster]) -> None:
 
 
 def test_full_disk_directory_refuses_and_keeps_nothing(
-    cluster: Callable[..., Cluster], image: Callable[..., Path], tmp_path: Path
+    image: Callable[..., Path], cluster: Callable[..., Cluster]
 ) -> None:
     """Creating, sealing, copying and growing end with RESOURCE_EXHAUSTED or OUT_OF_RANGE, and leave no file."""
-    image("disks", 48, "mkfs.ext4", "-qFm0")
-    one = cluster()
+    disks = image("small", 48, "mkfs.ext4", "-qFm0") / "disks"
+    one = cluster(disks=disks)
     (controller,), (node,) = one.controllers, one.nodes
     version = publish(controller.store, (File(b"large", os.urandom(60 * MiB)),))
     refused(lambda: controller.create("large", 100 * MiB), "OUT_OF_RANGE")
