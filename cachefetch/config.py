@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cachefetch import units, urls
+from cachefetch import images, units, urls
 from cachefetch.errors import ConfigError, InvalidRequest
 from cachefetch.model import check_cache_name
 from cachefetch.schema import BadValue, decode
@@ -57,8 +57,7 @@ class Directory(_Strict, frozen=True, tag="directory", tag_field="type"):
     """Absolute."""
 
     def __post_init__(self) -> None:
-        if not self.path.startswith("/") or "\0" in self.path:
-            raise BadValue("path", f"{self.path!r} is not an absolute path: start it with '/'")
+        _absolute("path", self.path)
 
 
 class Http(_Strict, frozen=True, tag="http", tag_field="type"):
@@ -92,7 +91,95 @@ class Http(_Strict, frozen=True, tag="http", tag_field="type"):
         return self.format or urls.format_of(self.url)
 
 
-AnySource = Directory | Http
+class ImageLayout(StrEnum):
+    """What an image is made into."""
+
+    AUTO = "auto"
+    """What its manifest says: a root filesystem if it has the configuration of a container, an artifact otherwise."""
+    ROOTFS = "rootfs"
+    """The layers on top of each other, as a container would see them."""
+    ARTIFACT = "artifact"
+    """Each layer is one file, named by its title, or an unpacked directory."""
+
+
+class ImageAuth(_Strict, frozen=True):
+    """Who asks a registry."""
+
+    docker_config: str
+    """Absolute path of a docker `config.json`, or of a directory that has one, such as a mounted pull secret.
+
+    Logins are taken from `auths`, `credHelpers` and `credsStore`; it is read at each refresh.
+    """
+
+    def __post_init__(self) -> None:
+        _absolute("dockerConfig", self.docker_config)
+
+
+class Cosign(_Strict, frozen=True):
+    """Signatures that were made with `cosign sign --key`."""
+
+    keys: tuple[str, ...]
+    """Public keys, each as PEM or as absolute path of a PEM file; a signature of any of them is good."""
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise BadValue("keys", "is empty: name at least one public key")
+        for index, key in enumerate(self.keys):
+            if not key.lstrip().startswith("-----BEGIN PUBLIC KEY-----"):
+                _absolute(f"keys[{index}]", key)
+
+
+class ImageVerify(_Strict, frozen=True):
+    """What an image must prove."""
+
+    cosign: Cosign
+    require: bool = True
+    """Refuse what is not properly signed; false: only log it."""
+
+
+class Oci(_Strict, frozen=True, tag="oci", tag_field="type"):
+    """An image or an artifact in an OCI registry."""
+
+    image: str
+    """`registry.example/team/app:tag`, or with `@sha256:…`, which then decides."""
+    platform: str | None = None
+    """Of an image for several: `linux/arm64`; None: that of the machine that fetches."""
+    layout: ImageLayout = ImageLayout.AUTO
+    auth: ImageAuth | None = None
+    """None: the registry is asked without a login."""
+    mirrors: tuple[str, ...] = ()
+    """URLs of registries that are asked first, in this order; what they do not have comes from the image's own."""
+    ca: str | None = None
+    """Absolute path of a PEM file with authorities that are trusted besides the system's."""
+    plain_http: bool | None = None
+    """Whether the registry is asked without TLS; None: only one on a loopback address, and without `ca`."""
+    verify: ImageVerify | None = None
+    """None: the digests are all that is checked."""
+
+    def __post_init__(self) -> None:
+        _checked("image", images.parse, self.image)
+        if self.platform is not None:
+            _checked("platform", images.parse_platform, self.platform)
+        for index, mirror in enumerate(self.mirrors):
+            _checked(f"mirrors[{index}]", urls.check_base, mirror)
+        if self.ca is not None:
+            _absolute("ca", self.ca)
+            if self.plain_http:
+                raise BadValue("ca", "stands beside 'plainHttp: true', where there is no TLS: keep one of the two")
+
+    @property
+    def reference(self) -> images.Reference:
+        """The image."""
+        return images.parse(self.image)
+
+    @property
+    def base(self) -> str:
+        """URL of the image's own registry."""
+        plain = self.reference.loopback and not self.ca if self.plain_http is None else self.plain_http
+        return f"{'http' if plain else 'https'}://{self.reference.host}"
+
+
+AnySource = Directory | Http | Oci
 """Every source the configuration knows, told apart by `type`."""
 
 
@@ -145,8 +232,8 @@ class Cache(_Strict, frozen=True):
     """Absent: everyone."""
     private: PrivateView | None = None
     """How private views are made; None: none are allowed."""
-    pool: int = 0
-    """Most link trees kept ready, per version that is handed out."""
+    pool: int = 2
+    """Most link trees kept ready for the version that new volumes get; 0: volumes show the golden tree itself."""
     prefetch: Prefetch = Prefetch.ALWAYS
     node_selector: dict[str, str] = {}
     """In a cluster: labels of the nodes that hold the cache; empty: all."""
@@ -203,6 +290,11 @@ def parse(text: str | bytes) -> Config:
 def _from_text(type_: type, value: Any) -> Any:
     """Make the types that msgspec does not know."""
     return units.duration(value) if type_ is Duration else units.size(value)
+
+
+def _absolute(key: str, path: str) -> None:
+    if not path.startswith("/") or "\0" in path:
+        raise BadValue(key, f"{path!r} is not an absolute path: start it with '/'")
 
 
 def _checked(key: str, check: Callable[[str], object], value: str) -> None:

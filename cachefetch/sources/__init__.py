@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachefetch.config import AnySource, Directory
+from cachefetch.config import AnySource, Directory, Http
 
 if TYPE_CHECKING:
     from cachefetch.sources.base import Source
@@ -16,6 +16,10 @@ def open_source(config: AnySource) -> Source:
         from cachefetch.sources.directory import DirectorySource  # noqa: PLC0415  (late, see above)
 
         return DirectorySource(config)
-    from cachefetch.sources.http import HttpSource  # noqa: PLC0415  (late: httpx2 takes 0.2 s to import)
+    if isinstance(config, Http):
+        from cachefetch.sources.http import HttpSource  # noqa: PLC0415  (late: httpx2 takes 0.2 s to import)
 
-    return HttpSource(config)
+        return HttpSource(config)
+    from cachefetch.sources.oci import OciSource  # noqa: PLC0415  (late: as above)
+
+    return OciSource(config)

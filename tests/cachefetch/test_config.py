@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachefetch.config import Config, Directory, Http, Prefetch, PrivateView, Refresh, load, parse
+from cachefetch.config import Config, Directory, Http, ImageLayout, Oci, Prefetch, PrivateView, Refresh, load, parse
 from cachefetch.errors import ConfigError
 from cachefetch.units import Duration
 from cachefetch.urls import Format
@@ -69,7 +69,7 @@ def test_every_key_arrives() -> None:
 
 def test_defaults() -> None:
     (cache,) = parse(one()).caches
-    assert (cache.refresh, cache.retain, cache.pool) == (Refresh(interval=Duration(300)), 2, 0)
+    assert (cache.refresh, cache.retain, cache.pool) == (Refresh(interval=Duration(300)), 2, 2)
     assert (cache.access.namespaces, cache.private, cache.max_bytes) == (("*",), None, None)
     assert (cache.prefetch, cache.node_selector) == (Prefetch.ALWAYS, {})
 
@@ -79,6 +79,68 @@ def test_no_caches_is_a_configuration() -> None:
 
 
 HTTP = {"type": "http", "url": "https://h/a.tar"}
+OCI = {"type": "oci", "image": "registry.example/a:b"}
+
+IMAGE = """
+caches:
+  - name: tools
+    source:
+      type: oci
+      image: registry.example/team/app:tag
+      platform: linux/arm/v6
+      layout: rootfs
+      auth: {dockerConfig: /var/run/secrets/pull}
+      mirrors: ["https://mirror.example/", "http://127.0.0.1:30020"]
+      ca: /etc/ca.pem
+      plainHttp: false
+      verify:
+        cosign:
+          keys:
+            - /etc/cosign.pub
+            - |
+              -----BEGIN PUBLIC KEY-----
+              x
+              -----END PUBLIC KEY-----
+        require: false
+"""
+
+
+def test_every_key_of_an_image_arrives() -> None:
+    (cache,) = parse(IMAGE).caches
+    source = cache.source
+    assert isinstance(source, Oci)
+    assert (source.image, source.platform) == ("registry.example/team/app:tag", "linux/arm/v6")
+    assert source.layout is ImageLayout.ROOTFS
+    assert source.auth is not None
+    assert source.auth.docker_config == "/var/run/secrets/pull"
+    assert source.mirrors == ("https://mirror.example/", "http://127.0.0.1:30020")
+    assert (source.ca, source.plain_http, source.base) == ("/etc/ca.pem", False, "https://registry.example")
+    assert source.verify is not None
+    assert (len(source.verify.cosign.keys), source.verify.require) == (2, False)
+
+
+def test_an_image_needs_its_name_only() -> None:
+    (cache,) = parse(one(source=OCI)).caches
+    source = cache.source
+    assert isinstance(source, Oci)
+    assert (source.platform, source.layout, source.auth, source.mirrors) == (None, ImageLayout.AUTO, None, ())
+    assert (source.ca, source.plain_http, source.verify) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("image", "more", "base"),
+    [
+        ("nginx", {}, "https://registry-1.docker.io"),
+        ("localhost:5000/a", {}, "http://localhost:5000"),
+        ("localhost:5000/a", {"ca": "/ca.pem"}, "https://localhost:5000"),
+        ("localhost:5000/a", {"plainHttp": False}, "https://localhost:5000"),
+        ("registry.example/a", {"plainHttp": True}, "http://registry.example"),
+    ],
+)
+def test_only_loopback_is_asked_without_tls_by_itself(image: str, more: dict[str, object], base: str) -> None:
+    (cache,) = parse(one(source={"type": "oci", "image": image, **more})).caches
+    assert isinstance(cache.source, Oci)
+    assert cache.source.base == base
 
 
 @pytest.mark.parametrize(
@@ -91,7 +153,7 @@ HTTP = {"type": "http", "url": "https://h/a.tar"}
             "caches[0].sourc: unknown key, allowed are access, maxBytes, name, nodeSelector, pool, prefetch, private,",
         ),
         ({"node_selector": {}}, "caches[0].node_selector: unknown key"),
-        ({"source": {"type": "ftp"}}, "caches[0].source.type: Invalid value 'ftp', allowed are directory, http"),
+        ({"source": {"type": "ftp"}}, "caches[0].source.type: Invalid value 'ftp', allowed are directory, http, oci"),
         ({"source": {"path": "/x"}}, "caches[0].source.type: is missing"),
         ({"source": {"type": "directory"}}, "caches[0].source.path: is missing"),
         ({"source": {"type": "directory", "path": "x"}}, "caches[0].source.path: 'x' is not an absolute path"),
@@ -112,6 +174,20 @@ HTTP = {"type": "http", "url": "https://h/a.tar"}
         (
             {"source": HTTP | {"format": "rar"}},
             "caches[0].source.format: Invalid enum value 'rar', allowed are tar, tar.gz, tar.zst,",
+        ),
+        ({"source": OCI | {"image": "A:b:c"}}, "caches[0].source.image: 'A:b:c' is not the name of an image"),
+        ({"source": OCI | {"platform": "amd64"}}, "caches[0].source.platform: 'amd64' is not a platform"),
+        ({"source": OCI | {"layout": "flat"}}, "caches[0].source.layout: Invalid enum value 'flat', allowed are auto,"),
+        ({"source": OCI | {"auth": {}}}, "caches[0].source.auth.dockerConfig: is missing"),
+        ({"source": OCI | {"auth": {"dockerConfig": "x"}}}, "caches[0].source.auth.dockerConfig: 'x' is not an abs"),
+        ({"source": OCI | {"mirrors": ["https://m", "m"]}}, "caches[0].source.mirrors[1]: "),
+        ({"source": OCI | {"mirrors": ["https://m?x"]}}, "caches[0].source.mirrors[0]: https://m?*** has more than"),
+        ({"source": OCI | {"ca": "ca.pem"}}, "caches[0].source.ca: 'ca.pem' is not an absolute path"),
+        ({"source": OCI | {"ca": "/ca", "plainHttp": True}}, "caches[0].source.ca: stands beside 'plainHttp: true'"),
+        ({"source": OCI | {"verify": {"cosign": {"keys": []}}}}, "caches[0].source.verify.cosign.keys: is empty"),
+        (
+            {"source": OCI | {"verify": {"cosign": {"keys": ["/k", "k"]}}}},
+            "caches[0].source.verify.cosign.keys[1]: 'k' is not an absolute path",
         ),
         ({"refresh": {}}, "caches[0].refresh: needs exactly one of"),
         ({"refresh": {"manual": False}}, "caches[0].refresh: needs exactly one of"),
@@ -195,7 +271,7 @@ def test_any_data_is_a_configuration_or_a_configuration_error(data: object) -> N
     try:
         assert isinstance(parse(yaml.safe_dump({"caches": [data]})), Config)
     except ConfigError as error:
-        assert str(error).startswith("caches[0]")  # noqa: PT017  (either outcome is right)
+        assert str(error).startswith("caches[0]")
 
 
 def test_load_reads_the_file(tmp_path: Path) -> None:
