@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.e2e import driver_image
 from tests.e2e.cluster import Cluster, build
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ def cluster() -> Iterator[Cluster]:
     """Kubernetes, ready for pods."""
     with Cluster(build("kubernetes")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def driver(cluster: Cluster) -> str:
+    """The driver's image, as the Dockerfile makes it, on the node; its name."""
+    archive = cluster.machine.directory / "driver.tar"
+    driver_image.build(archive)
+    cluster.import_image(archive)
+    archive.unlink()
+    return driver_image.NAME
 
 
 @pytest.fixture

@@ -19,22 +19,24 @@ def pod(
     namespace: str,
     *,
     command: Sequence[str] = SLEEP,
+    image: str = BUSYBOX,
     volumes: Mapping[str, Mapping[str, Any]] | None = None,
     **spec: Any,
 ) -> dict[str, Any]:
-    """A pod of one busybox container, run by root; each of its `volumes` is below /mnt.
+    """A pod of one container, of busybox and run by root unless said otherwise; each of its `volumes` is below /mnt.
 
     Args:
         name: of the pod.
         namespace: where it is.
         command: what it runs.
+        image: what it runs in.
         volumes: by their names, each as a pod declares it, without the name.
         spec: more of the pod's specification.
     """
     volumes = volumes or {}
     container = {
         "name": "main",
-        "image": BUSYBOX,
+        "image": image,
         "imagePullPolicy": "Never",
         "command": list(command),
         "volumeMounts": [{"name": volume, "mountPath": f"/mnt/{volume}"} for volume in volumes],
@@ -53,13 +55,15 @@ def pod(
     }
 
 
-def wait_for(cluster: Cluster, namespace: str, *names: str, condition: str = "Ready", timeout: float = 60) -> None:
-    """Wait until the pods have the condition; when they do not, the error describes them.
+def wait_for(
+    cluster: Cluster, namespace: str, *names: str, condition: str = "condition=Ready", timeout: float = 60
+) -> None:
+    """Wait until the pods have the condition, in kubectl's words; when they do not, the error describes them.
 
     Raises:
         AssertionError: not in time.
     """
-    command = ["wait", "pod", *names, f"--namespace={namespace}", f"--for=condition={condition}"]
+    command = ["wait", "pod", *names, f"--namespace={namespace}", f"--for={condition}"]
     result = cluster.attempt(*command, f"--timeout={timeout:.0f}s", timeout=timeout + 30)
     if result.returncode:
         described = cluster.kubectl("describe", "pod", *names, f"--namespace={namespace}")
