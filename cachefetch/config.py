@@ -16,15 +16,13 @@ import msgspec
 from cachefetch import images, units, urls
 from cachefetch.errors import ConfigError, InvalidRequest
 from cachefetch.model import check_cache_name
-from cachefetch.schema import BadValue, decode
+from cachefetch.schema import BadValue, Strict, absolute, checked, decode
+from cachefetch.sourceconfig import Http as Http  # noqa: PLC0414  (exported: all sources can be had from here)
 from cachefetch.units import Duration, Size
-from cachefetch.urls import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _PATTERN = re.compile(r"[a-z0-9.*-]+")
 
 
@@ -46,49 +44,14 @@ class Prefetch(StrEnum):
     """When the first volume asks for it."""
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Base of the schema: immutable, no key beyond the declared ones."""
-
-
-class Directory(_Strict, frozen=True, tag="directory", tag_field="type"):
+class Directory(Strict, frozen=True, tag="directory", tag_field="type"):
     """A directory of the machine that fetches."""
 
     path: str
     """Absolute."""
 
     def __post_init__(self) -> None:
-        _absolute("path", self.path)
-
-
-class Http(_Strict, frozen=True, tag="http", tag_field="type"):
-    """An archive or a single file behind an http or https URL."""
-
-    url: str
-    digest: str | None = None
-    """`sha256:` and 64 hexadecimal digits, of the bytes as served; None: not checked."""
-    sha256sums: str | None = None
-    """URL of a file as `sha256sum` writes it, in which the digest stands beside the file's name; None: none."""
-    format: Format | None = None
-    """What the bytes are; None: what the suffix of the URL says, see `kind`."""
-
-    def __post_init__(self) -> None:
-        _checked("url", urls.check, self.url)
-        if self.digest is not None and not _DIGEST.fullmatch(self.digest):
-            raise BadValue(
-                "digest", f"{self.digest!r} is not a digest: write 'sha256:' and 64 lower-case hexadecimal digits"
-            )
-        if self.sha256sums is not None:
-            _checked("sha256sums", urls.check, self.sha256sums)
-            _checked("url", urls.file_name, self.url)
-        if self.digest is not None and self.sha256sums is not None:
-            raise BadValue("sha256sums", "stands beside 'digest': keep one of the two")
-        if self.kind is Format.FILE:
-            _checked("url", urls.file_name, self.url)
-
-    @property
-    def kind(self) -> Format:
-        """What the bytes are."""
-        return self.format or urls.format_of(self.url)
+        absolute("path", self.path)
 
 
 class ImageLayout(StrEnum):
@@ -102,7 +65,7 @@ class ImageLayout(StrEnum):
     """Each layer is one file, named by its title, or an unpacked directory."""
 
 
-class ImageAuth(_Strict, frozen=True):
+class ImageAuth(Strict, frozen=True):
     """Who asks a registry."""
 
     docker_config: str
@@ -112,10 +75,10 @@ class ImageAuth(_Strict, frozen=True):
     """
 
     def __post_init__(self) -> None:
-        _absolute("dockerConfig", self.docker_config)
+        absolute("dockerConfig", self.docker_config)
 
 
-class Cosign(_Strict, frozen=True):
+class Cosign(Strict, frozen=True):
     """Signatures that were made with `cosign sign --key`."""
 
     keys: tuple[str, ...]
@@ -126,10 +89,10 @@ class Cosign(_Strict, frozen=True):
             raise BadValue("keys", "is empty: name at least one public key")
         for index, key in enumerate(self.keys):
             if not key.lstrip().startswith("-----BEGIN PUBLIC KEY-----"):
-                _absolute(f"keys[{index}]", key)
+                absolute(f"keys[{index}]", key)
 
 
-class ImageVerify(_Strict, frozen=True):
+class ImageVerify(Strict, frozen=True):
     """What an image must prove."""
 
     cosign: Cosign
@@ -137,7 +100,7 @@ class ImageVerify(_Strict, frozen=True):
     """Refuse what is not properly signed; false: only log it."""
 
 
-class Oci(_Strict, frozen=True, tag="oci", tag_field="type"):
+class Oci(Strict, frozen=True, tag="oci", tag_field="type"):
     """An image or an artifact in an OCI registry."""
 
     image: str
@@ -157,13 +120,13 @@ class Oci(_Strict, frozen=True, tag="oci", tag_field="type"):
     """None: the digests are all that is checked."""
 
     def __post_init__(self) -> None:
-        _checked("image", images.parse, self.image)
+        checked("image", images.parse, self.image)
         if self.platform is not None:
-            _checked("platform", images.parse_platform, self.platform)
+            checked("platform", images.parse_platform, self.platform)
         for index, mirror in enumerate(self.mirrors):
-            _checked(f"mirrors[{index}]", urls.check_base, mirror)
+            checked(f"mirrors[{index}]", urls.check_base, mirror)
         if self.ca is not None:
-            _absolute("ca", self.ca)
+            absolute("ca", self.ca)
             if self.plain_http:
                 raise BadValue("ca", "stands beside 'plainHttp: true', where there is no TLS: keep one of the two")
 
@@ -183,7 +146,7 @@ AnySource = Directory | Http | Oci
 """Every source the configuration knows, told apart by `type`."""
 
 
-class Refresh(_Strict, frozen=True):
+class Refresh(Strict, frozen=True):
     """When a cache looks for a new version: exactly one of the two keys."""
 
     interval: Duration | None = None
@@ -196,7 +159,7 @@ class Refresh(_Strict, frozen=True):
             raise BadValue("", "needs exactly one of 'interval: 5m' and 'manual: true'")
 
 
-class Access(_Strict, frozen=True):
+class Access(Strict, frozen=True):
     """Who may use a cache: a namespace or a service account that matches is enough. `*` stands for any characters."""
 
     namespaces: tuple[str, ...] = ()
@@ -220,7 +183,7 @@ class Access(_Strict, frozen=True):
                 )
 
 
-class Cache(_Strict, frozen=True):
+class Cache(Strict, frozen=True):
     """One named dataset."""
 
     name: str
@@ -235,7 +198,7 @@ class Cache(_Strict, frozen=True):
     pool: int = 2
     """Most link trees kept ready for the version that new volumes get; 0: volumes show the golden tree itself."""
     prefetch: Prefetch = Prefetch.ALWAYS
-    node_selector: dict[str, str] = {}
+    node_selector: dict[str, str] = msgspec.field(default_factory=dict)
     """In a cluster: labels of the nodes that hold the cache; empty: all."""
     max_bytes: Size | None = None
     """The most that one version may hold; None: as much as there is room for."""
@@ -251,7 +214,7 @@ class Cache(_Strict, frozen=True):
             raise BadValue("pool", f"{self.pool} is below 0: write 0 to keep no link trees ready")
 
 
-class Config(_Strict, frozen=True):
+class Config(Strict, frozen=True):
     """The whole file."""
 
     caches: tuple[Cache, ...]
@@ -290,15 +253,3 @@ def parse(text: str | bytes) -> Config:
 def _from_text(type_: type, value: Any) -> Any:
     """Make the types that msgspec does not know."""
     return units.duration(value) if type_ is Duration else units.size(value)
-
-
-def _absolute(key: str, path: str) -> None:
-    if not path.startswith("/") or "\0" in path:
-        raise BadValue(key, f"{path!r} is not an absolute path: start it with '/'")
-
-
-def _checked(key: str, check: Callable[[str], object], value: str) -> None:
-    try:
-        check(value)
-    except ValueError as error:
-        raise BadValue(key, str(error)) from None

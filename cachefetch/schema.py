@@ -14,6 +14,7 @@ import msgspec.inspect
 import yaml
 
 from cachefetch.errors import ConfigError
+from cachefetch.urls import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,41 @@ class BadValue(ValueError):
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
         self.key = key
+
+
+class Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Base of a schema: immutable, no key beyond the declared ones. What it prints of a URL holds no secret."""
+
+    def __repr__(self) -> str:
+        """`Name(field=value, …)`."""
+        shown = (f"{name}={_shown(getattr(self, name))}" for name in self.__struct_fields__)
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def absolute(key: str, path: str) -> None:
+    """Refuse what is not an absolute path as the value of `key`.
+
+    Raises:
+        BadValue: it is not.
+    """
+    if not path.startswith("/") or "\0" in path:
+        raise BadValue(key, f"{path!r} is not an absolute path: start it with '/'")
+
+
+def checked(key: str, check: Callable[[str], object], value: str) -> None:
+    """Refuse a value of `key` for which `check` raises ValueError.
+
+    Raises:
+        BadValue: with the text of that error.
+    """
+    try:
+        check(value)
+    except ValueError as error:
+        raise BadValue(key, str(error)) from None
+
+
+def _shown(value: object) -> str:
+    return repr(redact(value) if isinstance(value, str) and "://" in value else value)
 
 
 def decode(text: str | bytes, type_: type[T], dec_hook: Callable[[type, Any], Any]) -> T:
