@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from cachefetch.errors import Busy, Conflict, NotReady, Precondition, UnknownVolume
+from cachefetch.errors import Busy, NotReady, Precondition, UnknownVolume
 from cachefetch.logs import fields
 from csi.disks import rules
 from csi.disks.errors import OutOfRange
 from csi.disks.images import known
 from csi.disks.jobs import PATIENCE
 from csi.disks.model import Condition, Filesystem, Hold
-from csi.disks.stages import Stage, Target
+from csi.disks.stages import Stage, check_same_stage, check_targets
 from csi.inflight import InFlight
 from csi.mount import Kind
 
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from csi.disks.files import DiskFiles
     from csi.disks.model import Disk, Mode
     from csi.disks.mounts import ImageMounter
-    from csi.disks.stages import Stages
+    from csi.disks.stages import Stages, Target
     from csi.mount import Mounter, Seen
     from csi.targets import Targets
 
 _log = logging.getLogger(__name__)
 _STACKED_MOUNTS_MAX = 1000
+_DEPTH = 3  # disks/<id>/image, sealed/<key>/image
 
 
 class DiskUsage(NamedTuple):
@@ -89,7 +90,7 @@ class NodeDisks:
             hold = Hold(node=self._node_id, mode=mode, readonly=readonly)
             stage = self._live(disk_id)
             if stage is not None:
-                _check_same_stage(stage, path, hold)
+                check_same_stage(stage, path, hold)
                 return
             rules.check_mode(disk, mode)
             self._check_free(path)
@@ -136,7 +137,7 @@ class NodeDisks:
                 target = msgspec.structs.replace(target, readonly=True)
             rules.check_mode(disk, target.mode)
             live = [other for other in stage.targets if self._shows(stage, other.place)]
-            if _check_targets(disk_id, live, target):
+            if check_targets(disk_id, live, target):
                 return True
             if disk.cache:
                 authorise(disk.cache)
@@ -209,10 +210,11 @@ class NodeDisks:
         """Whether the disk is still mounted somewhere; if not, it is forgotten."""
         stage = self._stages.read(disk_id)
         if stage is not None and stage.boot_id == self._stages.boot_id:
-            if any(self._shows(stage, path) for path in (stage.place, *(target.place for target in stage.targets))):
+            paths = (stage.place, *(target.place for target in stage.targets))
+            if any(self._shows(stage, path) and self._is_image_of(disk_id, path) for path in paths):
                 return True
             seen = self._mounter.look(stage.place)
-            if seen.mount_root and self._is_ours(seen):
+            if stage.identity is None and seen.mount_root and self._is_ours(seen):
                 self._mounter.unmount(stage.place)  # the process ended between the mount and the note of it
         self._stages.remove(disk_id)
         return False
@@ -273,7 +275,13 @@ class NodeDisks:
     def _is_ours(self, seen: Seen) -> bool:
         """Whether the mount shows an image of ours, also when nothing is recorded of it any more."""
         backing = self._images.backing(seen.mount_id)
-        return backing is not None and self._files.root in backing.parents
+        return backing is not None and _place_of(backing)[0] in {"disks", "sealed", "trash"}
+
+    def _is_image_of(self, disk_id: str, path: Path) -> bool:
+        """Whether the disk's own image is mounted at the path: another one may have got the same loop device since."""
+        disk = self._files.disks.read(disk_id)
+        backing = self._images.backing(self._mounter.look(path).mount_id)
+        return disk is None or backing is None or _place_of(backing) == _place_of(self._files.image(disk))
 
     def _stage_at(self, disk_id: str, path: Path) -> Stage:
         stage = self._stages.read(disk_id)
@@ -313,34 +321,6 @@ class NodeDisks:
                 self._files.disks.write(msgspec.structs.replace(disk, staged=left))
 
 
-def _check_same_stage(stage: Stage, path: Path, hold: Hold) -> None:
-    if stage.place != path:
-        raise Precondition(f"disk {stage.id} is staged at {stage.path}: unstage it before it goes to {path}")
-    if stage.hold != hold:
-        raise Conflict(
-            f"disk {stage.id} is staged with mode {stage.hold.mode} and readonly {stage.hold.readonly}, now "
-            f"{hold.mode} and {hold.readonly} are asked for: unstage it first"
-        )
-
-
-def _check_targets(disk_id: str, live: list[Target], wanted: Target) -> bool:
-    """Whether the disk is at the wanted target already (CSI 1.12, NodePublishVolume: the table of second calls).
-
-    Raises:
-        Conflict: it is there, in another way.
-        Precondition: it is elsewhere, and one of the modes allows one target only.
-    """
-    for target in live:
-        if target.place == wanted.place:
-            if target != wanted:
-                raise Conflict(
-                    f"disk {disk_id} is at {target.path} with mode {target.mode} and readonly {target.readonly}, now "
-                    f"{wanted.mode} and {wanted.readonly} are asked for: unpublish it first"
-                )
-            return True
-        if not (target.mode.many_targets and wanted.mode.many_targets):
-            raise Precondition(
-                f"disk {disk_id} is published at {target.path} with mode {target.mode}: unpublish it there before it "
-                f"goes to {wanted.path}"
-            )
-    return False
+def _place_of(image: Path) -> tuple[str, ...]:
+    """Where in a disk directory the image is. What is above it depends on the container that mounted it."""
+    return image.parts[-3:] if len(image.parts) > _DEPTH and image.name == "image" else ("", "", "")

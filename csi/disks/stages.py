@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cachefetch import durable
+from cachefetch.errors import Conflict, Precondition
 from csi.disks.ids import is_image
 from csi.disks.model import Hold, Mode  # noqa: TC001 - msgspec reads the annotations
 
@@ -79,3 +80,42 @@ class Stages:
 
     def _file(self, disk_id: str) -> Path:
         return self._directory / f"{disk_id}.json"
+
+
+def check_same_stage(stage: Stage, path: Path, hold: Hold) -> None:
+    """Return if a repeated NodeStageVolume asks for what is there.
+
+    Raises:
+        Precondition: it is staged elsewhere.
+        Conflict: it is staged in another way.
+    """
+    if stage.place != path:
+        raise Precondition(f"disk {stage.id} is staged at {stage.path}: unstage it before it goes to {path}")
+    if stage.hold != hold:
+        raise Conflict(
+            f"disk {stage.id} is staged with mode {stage.hold.mode} and readonly {stage.hold.readonly}, now "
+            f"{hold.mode} and {hold.readonly} are asked for: unstage it first"
+        )
+
+
+def check_targets(disk_id: str, live: list[Target], wanted: Target) -> bool:
+    """Whether the disk is at the wanted target already (CSI 1.12, NodePublishVolume: the table of second calls).
+
+    Raises:
+        Conflict: it is there, in another way.
+        Precondition: it is elsewhere, and one of the modes allows one target only.
+    """
+    for target in live:
+        if target.place == wanted.place:
+            if target != wanted:
+                raise Conflict(
+                    f"disk {disk_id} is at {target.path} with mode {target.mode} and readonly {target.readonly}, now "
+                    f"{wanted.mode} and {wanted.readonly} are asked for: unpublish it first"
+                )
+            return True
+        if not (target.mode.many_targets and wanted.mode.many_targets):
+            raise Precondition(
+                f"disk {disk_id} is published at {target.path} with mode {target.mode}: unpublish it there before it "
+                f"goes to {wanted.path}"
+            )
+    return False
