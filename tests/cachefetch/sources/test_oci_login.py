@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -116,11 +117,10 @@ class Places:
 def places() -> Iterator[Places]:
     with ExitStack() as stack:
         made: list[Places] = []
-        servers = [
-            stack.enter_context(serving(lambda request, name=name: getattr(made[0], name)(request)))  # type: ignore[misc]
-            for name in ("at_registry", "at_tokens", "at_blobs")
-        ]
-        made.append(Places(*servers))
+        registry = stack.enter_context(serving(lambda request: made[0].at_registry(request)))
+        tokens = stack.enter_context(serving(lambda request: made[0].at_tokens(request)))
+        blobs = stack.enter_context(serving(lambda request: made[0].at_blobs(request)))
+        made.append(Places(registry, tokens, blobs))
         made[0].challenge = f'Bearer realm="{made[0].tokens.url}/token?x=y",service="s"'
         yield made[0]
 
@@ -234,8 +234,6 @@ def test_what_a_redirect_leads_to_cannot_ask_for_the_login(places: Places) -> No
 def test_a_password_is_not_sent_to_where_it_is_less_safe(realm: str) -> None:
     """A registry that is asked over TLS cannot have it sent without, nor to nowhere."""
     login = RegistryLogin(Table(one=ME), "team/app", {"https://registry.example": "one"})
-    import httpx2
-
     request = httpx2.Request("GET", "https://registry.example/v2/")
     flow = login.sync_auth_flow(request)
     next(flow)
