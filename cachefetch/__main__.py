@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import random
 import signal
 import sys
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +23,8 @@ from cachefetch.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from cachefetch.store import Store
 
 # ruff: noqa: PLC0415  (late imports, see above)
 
@@ -62,20 +66,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refresh(args: argparse.Namespace, terminal: Terminal) -> int:
-    from cachefetch import commands, config, selection
+    from cachefetch import client, commands, config, remote, selection
     from cachefetch.sources import open_source
     from cachefetch.store import Store
 
     caches = selection.declared(config.load(args.config), args.cache)
-    return commands.refresh(Store.open(args.state_dir), caches, open_source, terminal)
+    with client.connect(args.state_dir) as fetcher:
+        if fetcher:
+            return remote.refresh(Store(args.state_dir), fetcher, caches, terminal)
+        return commands.refresh(Store.open(args.state_dir), caches, open_source, terminal)
 
 
 def _list(args: argparse.Namespace, terminal: Terminal) -> int:
-    from cachefetch import commands, config
+    from cachefetch import client, config, listing
     from cachefetch.store import Store
 
-    declared = config.load(args.config)
-    return commands.show_list(Store(args.state_dir), declared, terminal, as_json=args.output == "json")
+    declared, store = config.load(args.config), Store(args.state_dir)
+    with client.connect(args.state_dir) as fetcher:
+        doings = listing.told(fetcher.statuses()) if fetcher else listing.remembered(store, declared, time.time())
+    return listing.show(store, declared, doings, terminal, as_json=args.output == "json")
 
 
 def _verify(args: argparse.Namespace, terminal: Terminal) -> int:
@@ -110,15 +119,42 @@ def _populate(args: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _run(args: argparse.Namespace, _terminal: Terminal) -> int:
-    from cachefetch import config, daemon, logs
-    from cachefetch.sources import open_source
+    from cachefetch import config, health, logs
     from cachefetch.store import Store
 
+    if args.metrics_address:
+        health.parse_address(args.metrics_address)
     config.load(args.config)  # before the store is made: a bad configuration changes nothing
     logs.setup("INFO", "cachefetch")
-    with suppress(KeyboardInterrupt):  # a signal is how a daemon is told to end
-        daemon.run(Store.open(args.state_dir), args.config, open_source)
+    with suppress(KeyboardInterrupt), ExitStack() as running:  # a signal is how a daemon is told to end
+        _serve(args, Store.open(args.state_dir), running)
     return 0
+
+
+def _serve(args: argparse.Namespace, store: Store, running: ExitStack) -> None:
+    """Be the daemon of this store; `running` ends in reverse order what was started."""
+    from cachefetch import daemon, durable, service
+    from cachefetch.fetches import Fetches
+    from cachefetch.journal import Journal
+    from cachefetch.metrics import Metrics
+    from cachefetch.rpc import fetch_socket
+    from cachefetch.sources import open_source
+
+    busy = f"another cachefetch daemon runs on {store.root}: stop that one first, or name another --state-dir"
+    running.enter_context(durable.exclusive(store.root / "locks" / "@daemon", busy))
+    metrics = Metrics(__version__)
+    fetches = Fetches(store, Journal.of(store.root), random.random)
+    fetcher = daemon.Daemon(store, fetches, open_source, metrics, daemon.Limits(args.concurrency, args.bandwidth))
+    fetcher.follow(args.config, running)
+    if args.metrics_address:
+        metrics.watch(fetches.statuses, store)
+        fetcher.measure(args.metrics_address, running)
+    server = service.make_server(fetch_socket(store.root), service.Fetch(fetches, metrics.waiting.set))
+    running.callback(server.stop, 1.0)
+    running.callback(fetcher.stop)
+    fetcher.start()
+    server.start()
+    fetcher.wait()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,7 +166,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cachefetch {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    _command(commands, "run", _run, "run in the foreground: refresh every cache when it is due", "")
+    text = "run in the foreground: refresh every cache when it is due, and serve who waits for one"
+    run = _command(commands, "run", _run, text, "--bandwidth 50Mi")
+    run.add_argument(
+        "--concurrency", type=_count, default=4, metavar="N", help="caches that are fetched at a time (default: 4)"
+    )
+    run.add_argument(
+        "--bandwidth", type=_size, metavar="SIZE", help="bytes a second of all fetches together (default: no limit)"
+    )
+    run.add_argument("--metrics-address", metavar="HOST:PORT", help="serve /metrics and /healthz (default: off)")
 
     refresh = _command(commands, "refresh", _refresh, "fetch what changed, once", "node-modules")
     refresh.add_argument("cache", nargs="*", metavar="CACHE", help="cache to refresh; none: all that are declared")
@@ -177,6 +221,21 @@ def _command(
     parser.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="where the store is")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="which caches there are (YAML)")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of caches: use 1 or more")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    from cachefetch import units
+
+    try:
+        return int(units.size(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _output(parser: _Parser) -> _Parser:

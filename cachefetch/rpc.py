@@ -124,13 +124,22 @@ class SocketServer:
         self._path.unlink()
 
 
+def fetch_socket(root: Path) -> Path:
+    """Where the fetcher of the store at `root` serves."""
+    return root / "run" / "fetch.sock"
+
+
 def served(path: Path) -> bool:
     """Whether somebody listens on the unix socket at `path`; False when there is none, or its process is dead."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
             probe.connect(os.fspath(path))
-        except (ConnectionRefusedError, FileNotFoundError):  # bound once, listened on no more (connect(2)); or absent
+        except (
+            ConnectionRefusedError,
+            FileNotFoundError,
+            NotADirectoryError,
+        ):  # bound once, listened on no more (connect(2)); or absent
             return False
         except BlockingIOError:  # somebody listens and is busy
             return True

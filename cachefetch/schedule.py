@@ -3,13 +3,16 @@
 A cache is due at once when it is declared or changed. After a success it is due again after its interval, give or take
 a tenth, so that the nodes of a cluster do not all ask the origin in the same second. After a failure it is due after a
 back-off that doubles up to a cap. A cache that is refreshed by hand is due only while it has no version.
+
+Whoever needs a cache may ask for it: then it is due at once and before the others, unless it is in its back-off and the
+one who asks is not so impatient as to skip that. Asked for while it runs, it runs once more.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cachefetch.config import Prefetch
 
@@ -34,6 +37,21 @@ class _Row:
     """When its next refresh is to start; `_NEVER`: not before somebody asks."""
     failures: int = 0
     """Since the last success."""
+    asked: bool = False
+    """Somebody waits for it, so it goes before those that are merely due."""
+    again: bool = False
+    """Asked for while it runs: what runs may have looked at the source too early for who asks."""
+    impatient: bool = False
+    """... and also when what runs fails."""
+
+
+class Look(NamedTuple):
+    """What the timetable says about a cache."""
+
+    due: float | None
+    """None: it runs, or nothing is planned."""
+    failures: int
+    running: bool
 
 
 class Timetable:
@@ -61,14 +79,43 @@ class Timetable:
             rows[cache.name] = row
         self._rows = rows
 
+    def resume(self, name: str, failures: int, due: float) -> None:
+        """A declared cache failed so often before this process began; it is due then, unless somebody has asked."""
+        row = self._rows[name]
+        if name not in self._running and not row.asked:
+            row.failures, row.due = failures, due
+
+    def ask(self, name: str, now: float, *, impatient: bool = False) -> None:
+        """Somebody needs a declared cache to be refreshed from now on; `impatient`: also in its back-off."""
+        row = self._rows[name]
+        if name in self._running:
+            row.again = True
+            row.impatient = row.impatient or impatient
+        elif impatient or not row.failures:
+            row.due, row.asked = min(row.due, now), True
+
+    def look(self, name: str) -> Look:
+        """How it is with a declared cache."""
+        row, running = self._rows[name], name in self._running
+        return Look(None if running or row.due == _NEVER else row.due, row.failures, running)
+
     def take(self, now: float) -> Cache | None:
-        """The cache that has been due for the longest time, which is running from now on; None: nothing is due."""
-        row = min(self._waiting(), key=lambda row: row.due, default=None)
-        if row is None or row.due > now:
+        """The cache that is next, which is running from now on: first those asked for, then those due for the longest.
+
+        None: nothing is due.
+        """
+        ready = (row for row in self._waiting() if row.due <= now)
+        row = min(ready, key=lambda row: (not row.asked, row.due), default=None)
+        if row is None:
             return None
-        row.due = _NEVER
+        row.due, row.asked, row.again, row.impatient = _NEVER, False, False, False
         self._running.add(row.cache.name)
         return row.cache
+
+    @property
+    def running(self) -> int:
+        """How many caches run, also of those that are not declared any more."""
+        return len(self._running)
 
     def next_due(self) -> float | None:
         """When the next cache is due; None: none is before something changes."""
@@ -84,17 +131,24 @@ class Timetable:
         failures, row.failures = row.failures, 0
         if row.cache == cache:  # otherwise it was declared anew meanwhile and has its time already
             row.due = _after_success(cache, now, self._draw())
+        if row.again:
+            row.due, row.asked = now, True
         return failures
 
-    def failed(self, cache: Cache, now: float) -> float | None:
-        """The refresh of a running cache failed; returns the seconds until the next try, None when there is none."""
+    def failed(self, cache: Cache, now: float, *, counts: bool = True) -> float | None:
+        """The refresh of a running cache failed; returns the seconds until the next try, None when there is none.
+
+        `counts` is False when it is nobody's fault: another process works on the cache.
+        """
         self._running.discard(cache.name)
         row = self._rows.get(cache.name)
         if row is None:
             return None
         if row.cache == cache:
-            row.failures += 1
-            row.due = now + backoff(row.failures, self._draw())
+            row.failures += counts
+            row.due = now + backoff(max(1, row.failures), self._draw())
+        if row.again and row.impatient:
+            row.due, row.asked = now, True
         return None if row.due == _NEVER else max(0.0, row.due - now)
 
     def _waiting(self) -> Iterator[_Row]:

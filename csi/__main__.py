@@ -19,8 +19,8 @@ from cachefetch.follow import Follower
 from cachefetch.health import HealthServer
 from cachefetch.logs import fields
 from cachefetch.reaper import Reaper
+from cachefetch.rpc import fetch_socket
 from cachefetch.store import Store
-from csi.arrivals import StoreArrivals
 from csi.cache_controller import CacheController
 from csi.controller import Controller
 from csi.disk_calls import DiskCalls
@@ -35,6 +35,7 @@ from csi.disks.references import References
 from csi.disks.snapshots import ImageSnapshots
 from csi.disks.stages import Stages
 from csi.disks.tools import check_tools
+from csi.fetch_client import FetchArrivals
 from csi.group_controller import GroupController
 from csi.identity import Identity
 from csi.metrics import Metrics
@@ -102,7 +103,8 @@ def _run(options: Options, running: ExitStack) -> bool:
     running.enter_context(durable.exclusive(lock, busy))
     waiters = Waiters()
     metrics.waiting_publishes.set_function(lambda: waiters.count)
-    arrivals = StoreArrivals(store, waiters, options.fetch_wait)
+    arrivals = FetchArrivals(store, waiters, options.fetch_wait, fetch_socket(store.root))
+    running.callback(arrivals.close)
     disks = _disks(options, running)
     node, groups = None, None
     controller: csi_pb2_grpc.ControllerServicer | None = None

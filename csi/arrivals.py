@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING, Protocol
 
-from cachefetch.errors import Busy, NotReady
 from cachefetch.model import short_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cachefetch.store import Store
-    from csi.waiters import Waiters
-
-_FIRST_LOOK = 0.1
-_LAST_LOOK = 1.0
-_GROWTH = 1.3
 
 
 class Caller(Protocol):
@@ -45,46 +35,10 @@ class Arrivals(Protocol):
         ...
 
 
-class StoreArrivals:
-    """Looks into the store until the version is there: somebody may run `cachefetch refresh`."""
-
-    def __init__(self, store: Store, waiters: Waiters, seconds: float) -> None:
-        """Wait up to `seconds`, and never longer than the caller does."""
-        self._store = store
-        self._waiters = waiters
-        self._seconds = seconds
-
-    def wait(self, cache: str, version: str, caller: Caller) -> str:
-        """See `Arrivals`. What is here already needs no place among those that wait."""
-        return self._find(cache, version) or self._await(cache, version, caller)
-
-    def _await(self, cache: str, version: str, caller: Caller) -> str:
-        """Look ever more rarely, so that hundreds of waiting calls cost next to nothing."""
-        woken = threading.Event()
-        deadline = time.monotonic() + patience(self._seconds, caller)
-        pause = _FIRST_LOOK
-        with self._waiters.waiting(woken.set):
-            if not caller.add_callback(woken.set):
-                raise Busy("the caller is gone: nothing was done")
-            while (found := self._find(cache, version)) is None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise NotReady(self._explain(cache, version))
-                if woken.wait(min(pause, left)):
-                    raise Busy("the wait was ended because the caller is gone or the driver stops: it is repeated")
-                pause = min(pause * _GROWTH, _LAST_LOOK)
-        return found
-
-    def _find(self, cache: str, version: str) -> str | None:
-        wanted = version or self._store.current(cache)
-        return wanted if wanted and self._store.has(cache, wanted) else None
-
-    def _explain(self, cache: str, version: str) -> str:
-        what = f"version {short_id(version)} of cache {cache!r}" if version else f"cache {cache!r}"
-        return (
-            f"{what} is not on this node yet and no fetcher is running: start 'cachefetch run', "
-            f"or fetch it once with 'cachefetch refresh {cache}'; the mount is tried again"
-        )
+def explain(cache: str, version: str, reason: str) -> str:
+    """Why the version did not come in time."""
+    what = f"version {short_id(version)} of cache {cache!r}" if version else f"cache {cache!r}"
+    return f"{what} is not on this node yet {reason}; the mount is tried again"
 
 
 def patience(seconds: float, caller: Caller) -> float:

@@ -1,85 +1,20 @@
 from __future__ import annotations
 
-import io
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cachefetch import commands
-from cachefetch.config import Cache, Config, Directory
 from cachefetch.errors import DataError, SourceError, UnknownVersion
-from cachefetch.records import VolumeRecord
-from cachefetch.store import Store
-from cachefetch.terminal import Terminal
+from tests.cachefetch.commandline import CONTENT, Origins, Output, cache, config, output, published, store, use
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cachefetch.config import AnySource
     from cachefetch.model import Version
+    from cachefetch.store import Store
 
-CONTENT = bytes(100_000)
-
-
-class Output:
-    """A terminal whose text can be read."""
-
-    def __init__(self) -> None:
-        self._out = io.StringIO()
-        self._err = io.StringIO()
-        self.terminal = Terminal(self._out, self._err)
-
-    @property
-    def out(self) -> list[str]:
-        return self._out.getvalue().splitlines()
-
-    @property
-    def complaints(self) -> list[str]:
-        return [line for line in self._err.getvalue().splitlines() if line.startswith("cachefetch: ")]
-
-    def json(self) -> Any:
-        return json.loads(self._out.getvalue())
-
-
-class Origins:
-    """Memory sources by the path that the configuration gives."""
-
-    def __init__(self, **sources: MemorySource) -> None:
-        self._sources = sources
-
-    def __call__(self, config: AnySource) -> MemorySource:
-        assert isinstance(config, Directory)
-        return self._sources[config.path[1:]]
-
-
-@pytest.fixture
-def output() -> Output:
-    return Output()
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """Of its own, because these tests damage it."""
-    return Store.open(tmp_path / "state")
-
-
-def cache(name: str = CACHE, retain: int = 2) -> Cache:
-    return Cache(name=name, source=Directory(path=f"/{name}"), retain=retain)
-
-
-def config(*names: str, retain: int = 2) -> Config:
-    return Config(caches=tuple(cache(name, retain) for name in names))
-
-
-def published(store: Store, content: bytes = b"1", name: str = CACHE) -> Version:
-    return publish(store, [File(b"a", content), File(b"lib/b", CONTENT)], name)
-
-
-def use(store: Store, version: Version, volume: str = "v1") -> None:
-    store.records.write(VolumeRecord(id=volume, cache=version.cache, version=version.id, target="/t"))
+__all__ = ["output", "store"]
 
 
 def test_a_refresh_tells_what_it_came_to(store: Store, output: Output) -> None:
@@ -141,60 +76,6 @@ def test_a_cache_in_use_is_collected_later_and_that_is_no_failure(store: Store, 
         origins = Origins(deps=MemorySource([File(b"a")]))
         assert commands.refresh(store, [cache()], origins, output.terminal) == 0
     assert output.out[1].startswith("deps: older versions stay for now: cache 'deps' is in use")
-
-
-def test_the_list_has_a_row_for_every_version_and_for_a_cache_without_one(store: Store, output: Output) -> None:
-    old = published(store, b"1")
-    os.utime(store.manifest(CACHE, old.id).parent, (1, 1))
-    new = published(store, b"22")
-    use(store, old, "v1")
-    use(store, old, "v2")
-    gone = published(store, b"1", "gone")
-    assert commands.show_list(store, config("empty", CACHE), output.terminal, as_json=False) == 0
-    rows = [line.split() for line in output.out]
-    assert rows[0] == ["CACHE", "VERSION", "SIZE", "FILES", "AGE", "USERS", "NOTE"]
-    assert rows[1] == ["empty", "-", "-", "-", "-", "0", "no", "version"]
-    assert [*rows[2][:5], *rows[2][6:]] == [CACHE, new.short, "98", "KiB", "2", "0", "current"]
-    assert [*rows[3][:5], *rows[3][6:]] == [CACHE, old.short, "98", "KiB", "2", "2"]
-    assert rows[4][0:2] + rows[4][-2:] == ["gone", gone.short, "current,", "undeclared"]
-    assert all(len(line) <= 100 for line in output.out)
-
-
-def test_the_longest_names_and_largest_figures_fit_a_hundred_columns(store: Store, output: Output) -> None:
-    published(store, name="n" * 63)
-    assert commands.show_list(store, config(), output.terminal, as_json=False) == 0
-    assert max(map(len, output.out)) <= 100
-    assert "…" in output.out[1]
-
-
-def test_the_list_as_json_has_whole_ids_and_plain_figures(store: Store, output: Output) -> None:
-    version = published(store)
-    use(store, version)
-    assert commands.show_list(store, config("empty", CACHE), output.terminal, as_json=True) == 0
-    empty, row = output.json()
-    assert empty == {"cache": "empty", "declared": True, "version": None}
-    assert row.pop("published").endswith("+00:00")
-    assert row.pop("age") >= 0
-    assert row == {
-        "cache": CACHE, "declared": True, "version": version.id, "current": True, "users": 1, "damaged": False,
-        "bytes": 100_001, "files": 2, "entries": 3,
-    }  # fmt: skip
-
-
-def test_a_version_that_cannot_be_read_is_listed_as_damaged(store: Store, output: Output) -> None:
-    version, other = published(store), published(store, b"22")
-    store.manifest(CACHE, version.id).write_bytes(b"rubbish\n")
-    store.manifest(CACHE, other.id).unlink()
-    assert commands.show_list(store, config(CACHE), output.terminal, as_json=False) == 0
-    lines = {line.split()[1]: line for line in output.out[1:]}
-    assert lines[version.short].endswith("  damaged")
-    assert lines[other.short].endswith("  damaged, current")
-
-
-def test_listing_makes_no_store(tmp_path: Path, output: Output) -> None:
-    assert commands.show_list(Store(tmp_path / "none"), config(CACHE), output.terminal, as_json=False) == 0
-    assert output.out[1].split()[0] == CACHE
-    assert not (tmp_path / "none").exists()
 
 
 def test_intact_versions_verify(store: Store, output: Output) -> None:

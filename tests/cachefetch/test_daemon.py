@@ -2,114 +2,26 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
-from cachefetch.config import Cache, Config, Directory, Refresh
-from cachefetch.daemon import Daemon
-from cachefetch.errors import SourceError
+from cachefetch.daemon import Limits
 from cachefetch.logs import fields_of
-from cachefetch.units import Duration
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
+from tests.cachefetch.fetching import PATIENCE, Defect, Endless, Fetcher, Stuck, cache, eventually, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cachefetch.config import AnySource
-    from cachefetch.sources.base import Known, Source
-    from cachefetch.stage import Stage
+    from cachefetch.sources.base import Source
     from cachefetch.store import Store
 
-PATIENCE = 30.0
 Events = Callable[[str], list[Mapping[str, object]]]
-
-
-def eventually(holds: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.01)
 
 
 def happens(times: int, events: Events, name: str) -> None:
     eventually(lambda: len(events(name)) >= times)
-
-
-def cache(name: str = CACHE, *, interval: float | None = 3600, retain: int = 2, path: str | None = None) -> Cache:
-    refresh = Refresh(manual=True) if interval is None else Refresh(interval=Duration(interval))
-    return Cache(name=name, source=Directory(path=path or f"/{name}"), refresh=refresh, retain=retain)
-
-
-def config(*caches: Cache) -> Config:
-    return Config(caches=caches)
-
-
-@dataclass
-class Origins:
-    """Sources by the path that the configuration gives."""
-
-    sources: Mapping[str, Source]
-
-    def __call__(self, config: AnySource) -> Source:
-        assert isinstance(config, Directory)
-        return self.sources[config.path[1:]]
-
-
-@dataclass
-class Endless:
-    """A source that delivers for ever, and notes what it left in the stage's scratch directory."""
-
-    size: int | None = None
-    meta: dict[str, str] = field(default_factory=dict)
-    begun: threading.Event = field(default_factory=threading.Event)
-
-    def resolve(self, known: Known | None) -> Endless:
-        return self
-
-    def read(self, size: int, /) -> bytes:
-        self.begun.set()
-        time.sleep(0.001)
-        return bytes(min(size, 1024))
-
-    def fill(self, stage: Stage) -> None:
-        (stage.scratch / "partial").touch()
-        stage.file(b"endless", 0o644, 0, self)
-
-
-@dataclass
-class Stuck:
-    """A source that does not answer before it is let go."""
-
-    let_go: threading.Event = field(default_factory=threading.Event)
-    asked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    def resolve(self, known: Known | None) -> None:
-        self.asked.release()
-        self.let_go.wait(PATIENCE)
-        raise SourceError("let go")
-
-
-class Defect:
-    """A source with a programming error."""
-
-    def resolve(self, known: Known | None) -> None:
-        raise ZeroDivisionError
-
-
-@contextmanager
-def running(store: Store, sources: Mapping[str, Source], *caches: Cache, grace: float = 8.0) -> Iterator[Daemon]:
-    daemon = Daemon(store, Origins(sources))
-    daemon.declare(config(*caches))
-    daemon.start()
-    try:
-        yield daemon
-    finally:
-        daemon.stop(grace)
 
 
 @pytest.fixture
@@ -176,19 +88,19 @@ def test_a_recovery_is_an_event(store: Store, events: Events) -> None:
     """The change of the declaration makes it due at once, so that the test need not wait for the back-off."""
     publish(store, [File(b"a")])
     source = MemorySource([File(b"a")], fail_resolve=True)
-    with running(store, {CACHE: source}, cache()) as daemon:
+    with running(store, {CACHE: source}, cache()) as fetcher:
         eventually(lambda: events("refresh_failed"))
         source.fail_resolve = False
-        daemon.declare(config(cache(retain=3)))
+        fetcher.declare(cache(retain=3))
         eventually(lambda: events("refreshed") or events("unchanged"))
 
 
 def test_a_defect_of_a_source_is_logged_with_its_traceback_and_ends_nothing(
     store: Store, events: Events, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with running(store, {"bad": Defect(), "good": MemorySource()}, cache("bad"), cache("good")) as daemon:
+    with running(store, {"bad": Defect(), "good": MemorySource()}, cache("bad"), cache("good")) as fetcher:
         eventually(lambda: events("refreshed") and events("refresh_failed"))
-        daemon.declare(config(cache("good", retain=3)))
+        fetcher.declare(cache("good", retain=3))
         eventually(lambda: events("unchanged"))
     record = next(record for record in caplog.records if record.getMessage() == "refresh_failed")
     assert record.exc_info
@@ -196,9 +108,9 @@ def test_a_defect_of_a_source_is_logged_with_its_traceback_and_ends_nothing(
 
 def test_a_new_cache_is_refreshed_at_once_and_a_withdrawn_one_no_more(store: Store, events: Events) -> None:
     old, new = MemorySource([File(b"a")]), MemorySource([File(b"b")])
-    with running(store, {"old": old, "new": new}, cache("old", interval=0.02)) as daemon:
+    with running(store, {"old": old, "new": new}, cache("old", interval=0.02)) as fetcher:
         eventually(lambda: events("refreshed"))
-        daemon.declare(config(cache("new", interval=0.02)))
+        fetcher.declare(cache("new", interval=0.02))
         eventually(lambda: len(new.known) > 1)
         asked = len(old.known)
         eventually(lambda: len(new.known) > 5)
@@ -234,20 +146,55 @@ def test_no_more_than_four_work_at_a_time_and_the_fifth_gets_its_turn(store: Sto
         eventually(lambda: events("refreshed"))
 
 
+def test_the_number_of_refreshes_at_a_time_is_the_administrators(store: Store, events: Events) -> None:
+    stuck = Stuck()
+    sources: dict[str, Source] = {"a": stuck, "b": MemorySource()}
+    with running(store, sources, *map(cache, sources), limits=Limits(concurrency=1)) as fetcher:
+        assert stuck.asked.acquire(timeout=PATIENCE)
+        assert [status.state for status in fetcher.fetches.statuses()] == ["looking", "queued"]
+        stuck.let_go.set()
+        eventually(lambda: events("refreshed"))
+
+
+def test_the_bandwidth_slows_a_fetch_down_and_its_end_does_not_wait(store: Store, events: Events) -> None:
+    """At a byte a second the second piece would have to wait for a quarter of an hour."""
+    source = MemorySource([File(b"a", bytes(1000)), File(b"b", bytes(1000))])
+    with running(store, {CACHE: source}, cache(), limits=Limits(bandwidth=1)) as fetcher:
+        eventually(lambda: fetcher.fetches.statuses()[0].done == 1000)
+    assert events("interrupted") == [{"cache": CACHE}]
+    assert store.current(CACHE) is None
+
+
+def test_another_process_at_work_is_no_failed_try(store: Store, events: Events) -> None:
+    with store.refreshing(CACHE), running(store, {CACHE: MemorySource()}, cache()) as fetcher:
+        eventually(lambda: events("refresh_failed"))
+        eventually(lambda: fetcher.fetches.statuses()[0].state == "failed")
+        assert fetcher.fetches.statuses()[0].failures == 0
+
+
+def test_what_happened_is_counted(store: Store, events: Events) -> None:
+    source = MemorySource([File(b"a", b"12345")])
+    sources = {CACHE: source, "bad": MemorySource(fail_resolve=True)}
+    with running(store, sources, cache(), cache("bad")) as fetcher:
+        eventually(lambda: events("refreshed") and events("refresh_failed"))
+        value = fetcher.metrics.registry.get_sample_value
+        assert value("goldlink_fetched_bytes_total", {"cache": CACHE, "source": "directory"}) == 5
+        for result in ("changed", "unavailable"):
+            labels = {"source": "directory", "result": result}
+            eventually(partial(value, "goldlink_refresh_seconds_count", labels))
+
+
 def test_waiting_ends_when_another_thread_stops_the_daemon(store: Store) -> None:
-    daemon = Daemon(store, Origins({}))
-    daemon.start()
-    threading.Timer(0.05, daemon.stop).start()
-    daemon.wait()
+    fetcher = Fetcher(store, {})
+    fetcher.daemon.start()
+    threading.Timer(0.05, fetcher.daemon.stop).start()
+    fetcher.daemon.wait()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_daemon_that_dies_is_no_orderly_end(store: Store) -> None:
-    def broken_clock() -> float:
-        raise ZeroDivisionError
-
-    daemon = Daemon(store, Origins({}), clock=broken_clock)
-    daemon.start()
+    fetcher = Fetcher(store, {}, Limits(concurrency="many"))  # type: ignore[arg-type]  # to kill the schedule
+    fetcher.daemon.start()
     with pytest.raises(RuntimeError, match="has died"):
-        daemon.wait()
-    daemon.stop()
+        fetcher.daemon.wait()
+    fetcher.daemon.stop()
