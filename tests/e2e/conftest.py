@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e import driver_image
 from tests.e2e.cluster import Cluster, build
+from tests.e2e.goldlink import Goldlink, installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,13 @@ def driver(cluster: Cluster) -> str:
     cluster.import_image(archive)
     archive.unlink()
     return driver_image.NAME
+
+
+@pytest.fixture(scope="session")
+def goldlink(cluster: Cluster, driver: str) -> Iterator[Goldlink]:
+    """The chart, installed without caches."""
+    with installed(cluster, driver) as release:
+        yield release
 
 
 @pytest.fixture

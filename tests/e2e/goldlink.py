@@ -1,0 +1,151 @@
+"""goldlink in the cluster, installed with its chart as people install it."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.e2e import images
+from tests.e2e.cluster import build
+from tests.processes import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from tests.e2e.cluster import Cluster
+
+CHART = ROOT / "deploy" / "chart" / "goldlink"
+DRIVER = "csi.goldlink.dev"
+NAMESPACE = "goldlink"
+RELEASE = "goldlink"
+STATE = "/var/lib/goldlink"
+SOURCES = "/var/lib/sources"
+"""Directories of the node that caches come from, seen by the fetcher at the same path."""
+_SIDECARS = {
+    "csi-provisioner": "csi-provisioner:v6.3.0",
+    "csi-attacher": "csi-attacher:v4.12.0",
+    "csi-snapshotter": "csi-snapshotter:v8.6.0",
+    "csi-resizer": "csi-resizer:v2.2.0",
+}
+
+
+@dataclass(frozen=True)
+class Goldlink:
+    """The installed release."""
+
+    cluster: Cluster
+    image: str
+    caches: list[dict[str, Any]]
+
+    def values(self, **more: Any) -> dict[str, Any]:
+        """The values of this cluster: one node, images that are there, quick looks at sources."""
+        repository, _, tag = self.image.partition(":")
+        values = {
+            "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+            "caches": self.caches,
+            "fetcher": {"directories": [SOURCES]},
+            "controller": {"replicas": 1},
+        }
+        return {**values, **more}
+
+    def install(self, *arguments: str, **more: Any) -> None:
+        """Install the release or change its values, and wait until it is ready.
+
+        Raises:
+            CommandFailed: helm failed; the text has what it said, and what became of the pods.
+        """
+        options = [
+            "--install",
+            "--create-namespace",
+            f"--namespace={NAMESPACE}",
+            "--values=-",
+            "--wait",
+            "--timeout=2m",
+        ]
+        text = json.dumps(self.values(**more))
+        try:
+            self.helm("upgrade", RELEASE, CHART, *options, *arguments, stdin=text, timeout=180)
+        except AssertionError as error:
+            error.add_note(self.cluster.kubectl("describe", "pods", f"--namespace={NAMESPACE}"))
+            raise
+
+    def helm(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 150) -> str:
+        """What helm prints. It runs in the cluster's machine, with its cache thrown away."""
+        home = self.cluster.machine.directory / "helm"
+        environment = [f"HOME={home}", f"KUBECONFIG={self.cluster.kubeconfig}", f"PATH={os.environ['PATH']}"]
+        program = build("helm") / "helm"
+        return self.cluster.machine.run(["env", "-i", *environment, program, *arguments], stdin=stdin, timeout=timeout)
+
+    def source(self, name: str, files: Mapping[str, str]) -> dict[str, Any]:
+        """A cache `name` that comes from a directory of the node with these files, looked at every second."""
+        self.write_source(name, files)
+        source = {"type": "directory", "path": f"{SOURCES}/{name}"}
+        return {"name": name, "source": source, "refresh": {"interval": "1s"}}
+
+    def declare(self, *caches: dict[str, Any]) -> None:
+        """Let these be the caches; returns when the node has a version of each.
+
+        The configuration is changed as people change it; kubelet brings it to the pods within a minute or so.
+        """
+        self.caches[:] = caches
+        self.install()
+        self.cluster.wait("the caches", lambda: all(self.current(cache["name"]) for cache in caches), 180)
+
+    def write_source(self, name: str, files: Mapping[str, str]) -> None:
+        """Write files of a source; the fetcher sees to it that it reads all of them or none."""
+        directory = self.cluster.machine.root / SOURCES.lstrip("/") / name
+        for path, text in files.items():
+            (directory / path).parent.mkdir(parents=True, exist_ok=True)
+            (directory / path).write_text(text)
+
+    def current(self, cache: str) -> str | None:
+        """The current version of a cache on the node; None when there is none yet."""
+        return next((row["version"] for row in self.list() if row["cache"] == cache and row.get("current")), None)
+
+    def list(self) -> list[dict[str, Any]]:
+        """What `cachefetch list` says in the fetcher of the node: one row for each version."""
+        command = [
+            "cachefetch",
+            "list",
+            f"--state-dir={STATE}",
+            "--config=/etc/goldlink/config/caches.yaml",
+            "-o",
+            "json",
+        ]
+        text = self.kubectl("exec", f"daemonset/{RELEASE}-node", "--container=fetcher", "--", *command)
+        found: list[dict[str, Any]] = json.loads(text)
+        return found
+
+    def kubectl(self, *arguments: str) -> str:
+        """Run kubectl in the namespace of the release."""
+        command, *rest = arguments
+        return self.cluster.kubectl(command, f"--namespace={NAMESPACE}", *rest)
+
+    def logs(self, container: str) -> str:
+        """What a container of the node's pod has said."""
+        return self.kubectl("logs", f"daemonset/{RELEASE}-node", f"--container={container}")
+
+
+def sidecars(programs: Path) -> Sequence[images.Image]:
+    """Images of the sidecars, named as the chart wants them."""
+    return [images.command(f"registry.k8s.io/sig-storage/{name}", programs / file) for file, name in _SIDECARS.items()]
+
+
+def volume(cache: str, **attributes: str) -> dict[str, Any]:
+    """An inline volume of a cache, as a pod declares it."""
+    return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": {"cache": cache, **attributes}}}
+
+
+@contextmanager
+def installed(cluster: Cluster, image: str) -> Iterator[Goldlink]:
+    """The release with no caches, until the end of the block."""
+    for sidecar in sidecars(build("sidecars")):
+        cluster.add_image(sidecar)
+    cluster.machine.run(["mkdir", "-p", SOURCES])
+    release = Goldlink(cluster, image, [])
+    release.install()
+    yield release
