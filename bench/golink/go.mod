@@ -1,0 +1,3 @@
+module goldlink.dev/bench/golink
+
+go 1.26

@@ -1,0 +1,112 @@
+"""Publish and unpublish as kubelet sees them: through gRPC, interleaved with Probe as the yardstick."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bench.samples import OBJECTS, drop_caches, summary, timed
+from tests.csi.client import Client
+from tests.csi.driver import until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.samples import Row
+    from tests.csi.driver import Driver
+
+_READY_SECONDS = 900.0
+
+
+@dataclass
+class Calls:
+    """Seconds of each call, by method."""
+
+    probe: list[float] = field(default_factory=list)
+    publish: list[float] = field(default_factory=list)
+    unpublish: list[float] = field(default_factory=list)
+
+    def rows(self, **circumstances: str | float) -> list[Row]:
+        """One row a method."""
+        return [
+            {**circumstances, "method": method, **summary(seconds)}
+            for method, seconds in (("Probe", self.probe), ("publish", self.publish), ("unpublish", self.unpublish))
+        ]
+
+
+def declare(driver: Driver, pools: dict[str, int]) -> None:
+    """Write the configuration: these caches, with pools of these sizes."""
+    lines = [f"- {{name: {name}, source: {{type: directory, path: /srv}}, pool: {pool}}}" for name, pool in pools.items()]
+    driver.config.write_text("caches:\n" + "\n".join(lines) + "\n")
+
+
+def ready(driver: Driver, cache: str) -> list[Path]:
+    """The link trees that wait in the pool."""
+    return [place for place in driver.state.glob(f"pool/{cache}/*/*") if not place.name.startswith(".")]
+
+
+def wait_ready(driver: Driver, pools: dict[str, int]) -> None:
+    """Wait until every pool is full and nothing is left in the trash."""
+    for cache, pool in pools.items():
+        until(lambda cache=cache, pool=pool: len(ready(driver, cache)) == pool, _READY_SECONDS)  # type: ignore[misc]
+    until(lambda: not any(driver.store.trash.iterdir()), _READY_SECONDS)
+
+
+def cycles(driver: Driver, client: Client, cache: str, count: int, *, name: str, cold: bool = False) -> Calls:
+    """`count` times Probe, publish, unpublish; with `cold` the kernel forgets its dentries and inodes before each."""
+    calls = Calls()
+    for number in range(count):
+        volume = f"{name}-{number}"
+        target = driver.target(volume)
+        if cold:
+            drop_caches(OBJECTS)
+        with timed(calls.publish):
+            client.publish(volume, target, cache=cache)
+        with timed(calls.probe):
+            client.probe()
+        if cold:
+            drop_caches(OBJECTS)
+        with timed(calls.unpublish):
+            client.unpublish(volume, target)
+        target.parent.rmdir()
+    return calls
+
+
+def concurrent(driver: Driver, cache: str, callers: int, count: int, *, name: str) -> tuple[Calls, float]:
+    """`count` cycles spread over so many callers, each with a connection of its own; also the pairs in a second."""
+    start = threading.Barrier(callers + 1)
+
+    def call(caller: int) -> Calls:
+        client = Client(driver.socket)
+        client.probe()  # connects
+        start.wait()
+        try:
+            return cycles(driver, client, cache, count // callers, name=f"{name}-{caller}")
+        finally:
+            client.close()
+
+    with ThreadPoolExecutor(callers) as pool:
+        parts = [pool.submit(call, caller) for caller in range(callers)]
+        start.wait()
+        started = time.perf_counter()
+        done = [part.result() for part in parts]
+        seconds = time.perf_counter() - started
+    total = Calls()
+    for each in done:
+        total.probe += each.probe
+        total.publish += each.publish
+        total.unpublish += each.unpublish
+    return total, len(total.publish) / seconds
+
+
+def fill(driver: Driver, cache: str, count: int) -> list[tuple[str, Path]]:
+    """Publish `count` volumes that stay."""
+    volumes = []
+    for number in range(count):
+        volume = f"standing-{number}"
+        volumes.append((volume, driver.target(volume)))
+        driver.client.publish(*volumes[-1], cache=cache)
+    return volumes
