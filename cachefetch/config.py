@@ -18,6 +18,8 @@ from cachefetch.errors import ConfigError, InvalidRequest
 from cachefetch.model import check_cache_name
 from cachefetch.schema import BadValue, Strict, absolute, checked, decode
 from cachefetch.sourceconfig import Http as Http  # noqa: PLC0414  (exported: all sources can be had from here)
+from cachefetch.sourceconfig import HuggingFace as HuggingFace  # noqa: PLC0414  (as above)
+from cachefetch.sourceconfig import ObjectStore as ObjectStore  # noqa: PLC0414  (as above)
 from cachefetch.units import Duration, Size
 
 if TYPE_CHECKING:
@@ -142,7 +144,7 @@ class Oci(Strict, frozen=True, tag="oci", tag_field="type"):
         return f"{'http' if plain else 'https'}://{self.reference.host}"
 
 
-AnySource = Directory | Http | Oci
+AnySource = Directory | Http | ObjectStore | Oci | HuggingFace
 """Every source the configuration knows, told apart by `type`."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachefetch.config import AnySource, Directory, Http
+from cachefetch.config import AnySource, Directory, Http, HuggingFace, ObjectStore
 
 if TYPE_CHECKING:
     from cachefetch.sources.base import Source
@@ -20,6 +20,14 @@ def open_source(config: AnySource) -> Source:
         from cachefetch.sources.http import HttpSource  # noqa: PLC0415  (late: httpx2 takes 0.2 s to import)
 
         return HttpSource(config)
+    if isinstance(config, ObjectStore):
+        from cachefetch.sources.objectstore import ObjectStoreSource  # noqa: PLC0415  (late: obstore takes 0.1 s)
+
+        return ObjectStoreSource(config)
+    if isinstance(config, HuggingFace):
+        from cachefetch.sources.huggingface import HuggingFaceSource  # noqa: PLC0415  (late: httpx2, as above)
+
+        return HuggingFaceSource(config)
     from cachefetch.sources.oci import OciSource  # noqa: PLC0415  (late: as above)
 
     return OciSource(config)

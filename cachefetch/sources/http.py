@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-import httpx2
-
-from cachefetch.errors import DataError, UnsafeEntry
+from cachefetch.errors import DataError
 from cachefetch.sources import web
-from cachefetch.sources.archive import unpack_tar, unpack_zip
 from cachefetch.sources.download import Download, length
+from cachefetch.sources.http_auth import make_auth
+from cachefetch.sources.single import Single, stage_single
 from cachefetch.urls import Format, file_name, redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cachefetch.config import Http
+    import httpx2
+
+    from cachefetch.sourceconfig import Http
     from cachefetch.sources.base import Known
+    from cachefetch.sources.minisign import Proof
     from cachefetch.stage import Stage
 
 _SUMS_MAX = 16 << 20
 _SUM = re.compile(rb"([0-9a-f]{64}) [ *](?:.*/)?([^/]+)")
-_FILE_MODE = 0o444
 _FILE_MTIME = 0
 """A single file has no time of its own; the server's Last-Modified would give each mirror another version."""
+
+
+def connect(config: Http) -> httpx2.Client:
+    """A client with the authorities and the login of `config`, whose files are read now.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    return web.make_client(ca=config.ca, auth=make_auth(config.auth, config.url) if config.auth else None)
 
 
 class HttpSource:
@@ -34,17 +45,17 @@ class HttpSource:
     def __init__(
         self,
         config: Http,
-        client: Callable[[], httpx2.Client] = web.make_client,
         patience: Callable[[], web.Patience] = web.Patience,
     ) -> None:
         self._config = config
-        self._client = client
+        self._client = partial(connect, config)
         self._patience = patience
 
     def resolve(self, known: Known | None) -> HttpSnapshot | None:
         """What the URL holds now. No request at all when the configured digest is the known one.
 
         Raises:
+            ConfigError: a file that `auth` or `ca` names cannot be used.
             SourceError: the server cannot be reached or refuses.
             DataError: the sha256sums file does not name the file.
         """
@@ -66,17 +77,8 @@ class HttpSource:
 
     def _look_up(self, client: httpx2.Client, sums: str) -> str:
         """The digest that the sha256sums file gives for the file at the URL."""
-        name, text = file_name(self._config.url), bytearray()
-        with web.get(client, sums, {}, self._patience()) as answer:
-            try:
-                for chunk in answer.iter_raw():
-                    text += chunk
-                    if len(text) > _SUMS_MAX:
-                        raise DataError(
-                            f"{redact(sums)} is larger than {_SUMS_MAX} bytes: give the URL of a sha256sums file"
-                        )
-            except httpx2.TransportError as error:
-                raise web.interrupted(sums, error) from error
+        name = file_name(self._config.url)
+        text, _ = web.read(client, sums, {}, self._patience(), limit=_SUMS_MAX)
         for line in text.splitlines():
             if (match := _SUM.fullmatch(line)) and match[2] == name:
                 return f"sha256:{match[1].decode()}"
@@ -104,38 +106,40 @@ class HttpSnapshot:
     def fill(self, stage: Stage) -> None:
         """Download and unpack at the same time. What was downloaded stays in the stage's scratch when it fails.
 
+        A file that must be signed is downloaded and checked before anything of it is unpacked.
+
         Raises:
             SourceError: the server cannot be reached for longer than patience lasts.
-            DataError: length, digest or archive are wrong; what was downloaded is thrown away.
+            DataError: length, digest, signature or archive are wrong; what was downloaded is thrown away.
             UnsafeEntry: the archive holds an entry that would escape, collide or exhaust.
         """
-        with (
-            self._client() as client,
-            Download(client, self._config.url, stage.scratch, self._patience(), digest=self._digest) as download,
-        ):
-            try:
-                self._unpack(download, stage)
-                digest = download.finish()
-            except UnsafeEntry:  # the bytes are what the server has; fetching them again would change nothing
-                raise
-            except DataError:
-                download.discard()
-                raise
-            origin = download.origin
+        config = self._config
+        with self._client() as client:
+            proof = self._obtain(client)
+            with Download(client, config.url, stage.scratch, self._patience(), digest=self._digest) as download:
+                name = file_name(config.url) if config.kind is Format.FILE else b""
+                digest = stage_single(download, Single(config.kind, name, _FILE_MTIME), stage, proof)
+                origin = download.origin
         self.meta = {"digest": digest}
         if origin:
             self.meta |= {"etag": origin.etag, "last_modified": origin.last_modified}
 
-    def _unpack(self, download: Download, stage: Stage) -> None:
-        kind = self._config.kind
-        if kind is Format.FILE:
-            stage.file(file_name(self._config.url), _FILE_MODE, _FILE_MTIME, download)
-        elif kind is Format.ZIP:
-            download.finish()
-            with download.path.open("rb") as file:
-                unpack_zip(file, stage)
-        else:
-            unpack_tar(download, kind, stage)
+    def _obtain(self, client: httpx2.Client) -> Proof | None:
+        """What the file must match; asked for first, because without a signature nothing need be downloaded."""
+        config = self._config
+        if config.verify is None:
+            return None
+        from cachefetch.sources import minisign  # noqa: PLC0415  (late: cryptography takes 0.1 s to import)
+
+        def fetch() -> bytes | None:
+            try:
+                return web.read(client, config.signature, {}, self._patience(), limit=minisign.SIGNATURE_MAX)[0]
+            except web.Refused as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                return None
+
+        return minisign.obtain(config.verify, redact(config.url), fetch)
 
 
 def _conditions(meta: dict[str, str]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import httpx2
 
 from cachefetch import __version__
-from cachefetch.errors import ConfigError, SourceError
+from cachefetch.errors import ConfigError, DataError, SourceError
 from cachefetch.urls import redact
 
 if TYPE_CHECKING:
@@ -123,6 +123,33 @@ def get(
         yield response
     finally:
         response.close()
+
+
+def read(
+    client: httpx2.Client, url: str, headers: Mapping[str, str], patience: Patience, *, limit: int
+) -> tuple[bytes, httpx2.Headers]:
+    """A whole answer of at most `limit` bytes, and its headers. Tries again as `patience` allows.
+
+    Raises:
+        DataError: it is larger.
+        SourceError: as `get`.
+    """
+    while True:
+        try:
+            with get(client, url, headers, patience) as answer:
+                body = bytearray()
+                for chunk in answer.iter_raw():
+                    body += chunk
+                    if len(body) > limit:
+                        raise DataError(
+                            f"{redact(url)} is larger than {limit} bytes, which nothing of its kind is: correct the URL"
+                        )
+                return bytes(body), answer.headers
+        except httpx2.TransportError as error:
+            failure = interrupted(url, error)
+            if not isinstance(failure, Interrupted):
+                raise failure from error
+            patience.wait(failure)
 
 
 def interrupted(url: str, error: httpx2.TransportError) -> SourceError:
