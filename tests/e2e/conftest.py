@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,7 +42,8 @@ def goldlink(cluster: Cluster, driver: str) -> Iterator[Goldlink]:
 @pytest.fixture
 def namespace(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[str]:
     """A namespace of this test's own; its pods are gone afterwards, and the rest soon."""
-    name = request.node.name.partition("[")[0].removeprefix("test_").replace("_", "-")[:60].strip("-")
+    test = request.node.name.partition("[")[0].removeprefix("test_").replace("_", "-")[:50].strip("-")
+    name = f"{test}-{secrets.token_hex(2)}"  # the one of the same test before may still be ending
     cluster.create_namespace(name)
     yield name
     cluster.delete("pods", "--all", namespace=name)

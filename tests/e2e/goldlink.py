@@ -86,14 +86,15 @@ class Goldlink:
         source = {"type": "directory", "path": f"{SOURCES}/{name}"}
         return {"name": name, "source": source, "refresh": {"interval": "1s"}}
 
-    def declare(self, *caches: dict[str, Any]) -> None:
-        """Let these be the caches; returns when the node has a version of each.
+    def declare(self, *caches: dict[str, Any], wait: bool = True) -> None:
+        """Let these be the caches; returns when the node has a version of each, or at once without `wait`.
 
         The configuration is changed as people change it; kubelet brings it to the pods within a minute or so.
         """
         self.caches[:] = caches
         self.install()
-        self.cluster.wait("the caches", lambda: all(self.current(cache["name"]) for cache in caches), 180)
+        if wait:
+            self.cluster.wait("the caches", lambda: all(self.current(cache["name"]) for cache in caches), 180)
 
     def write_source(self, name: str, files: Mapping[str, str]) -> None:
         """Write files of a source; the fetcher sees to it that it reads all of them or none."""
@@ -116,14 +117,40 @@ class Goldlink:
             "-o",
             "json",
         ]
-        text = self.kubectl("exec", f"daemonset/{RELEASE}-node", "--container=fetcher", "--", *command)
+        text = self.exec("fetcher", *command)
         found: list[dict[str, Any]] = json.loads(text)
         return found
 
-    def kubectl(self, *arguments: str) -> str:
+    def users(self, cache: str) -> int:
+        """How many volumes of a cache the node has."""
+        return sum(row.get("users", 0) for row in self.list() if row["cache"] == cache)
+
+    def stop_nodes(self) -> None:
+        """Take the driver from the node, as an administrator does."""
+        patch = '{"spec":{"template":{"spec":{"nodeSelector":{"goldlink.dev/away":"yes"}}}}}'
+        self.kubectl("patch", "daemonset", f"{RELEASE}-node", f"--patch={patch}")
+        self.kubectl("wait", "pod", "--selector=app.kubernetes.io/component=node", "--for=delete", "--timeout=60s")
+
+    def start_nodes(self) -> None:
+        """Bring it back."""
+        patch = '{"spec":{"template":{"spec":{"nodeSelector":{"goldlink.dev/away":null}}}}}'
+        self.kubectl("patch", "daemonset", f"{RELEASE}-node", f"--patch={patch}")
+        self.kubectl("rollout", "status", "daemonset", "--timeout=60s")
+
+    def kubectl(self, command: str, *arguments: str, timeout: float = 90) -> str:
         """Run kubectl in the namespace of the release."""
-        command, *rest = arguments
-        return self.cluster.kubectl(command, f"--namespace={NAMESPACE}", *rest)
+        return self.cluster.kubectl(command, *arguments, f"--namespace={NAMESPACE}", timeout=timeout)
+
+    def exec(self, container: str, *command: str) -> str:
+        """What a command prints in a container of the node's pod."""
+        pod = ("exec", f"daemonset/{RELEASE}-node", f"--container={container}", f"--namespace={NAMESPACE}")
+        return self.cluster.kubectl(*pod, "--", *command)
+
+    def metrics(self, container: str) -> str:
+        """What Prometheus would get from a container of the node's pod."""
+        port = {"driver": 9808, "fetcher": 9809}[container]
+        get = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
+        return self.exec(container, "python3", "-c", get)
 
     def logs(self, container: str) -> str:
         """What a container of the node's pod has said."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.e2e import pods
-from tests.e2e.goldlink import volume
+from tests.e2e.goldlink import DRIVER, volume
 
 if TYPE_CHECKING:
     from tests.e2e.cluster import Cluster
@@ -35,3 +35,77 @@ def test_root_in_a_container_reads_and_can_do_no_more(cluster: Cluster, goldlink
         status, output = pods.run(cluster, namespace, "reader", attempt)
         assert status != 0, f"{attempt}: {output}"
     assert pods.run(cluster, namespace, "reader", "cat /mnt/deps/package.json")[1] == "{}\n"
+
+
+def test_fifty_pods_at_once_share_one_cache(cluster: Cluster, goldlink: Goldlink, namespace: str) -> None:
+    """Shown by the kernel: all read the same inode."""
+    goldlink.declare(goldlink.source("wheels", {"a.whl": "wheel\n"}))
+    names = [f"pod-{number}" for number in range(50)]
+    cluster.apply(*(pods.pod(name, namespace, volumes={"deps": volume("wheels")}) for name in names))
+    pods.wait_for(cluster, namespace, *names, timeout=240)
+    assert goldlink.users("wheels") == 50
+    seen = {pods.run(cluster, namespace, name, "cat /mnt/deps/a.whl; stat -c %i /mnt/deps/a.whl") for name in names[:5]}
+    assert len(seen) == 1
+    cluster.delete("pods", "--all", namespace=namespace, timeout=240)
+    cluster.wait("the end of all volumes", lambda: goldlink.users("wheels") == 0)
+
+
+def test_running_pods_keep_their_version_and_new_pods_get_the_new_one(
+    cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    goldlink.declare(goldlink.source("model", {"weights": "one\n"}))
+    first = goldlink.current("model")
+    cluster.apply(pods.pod("old", namespace, volumes={"model": volume("model")}))
+    pods.wait_for(cluster, namespace, "old")
+    goldlink.write_source("model", {"weights": "two\n"})
+    cluster.wait("the second version", lambda: goldlink.current("model") != first)
+    pinned = volume("model", version=str(first))
+    cluster.apply(
+        pods.pod("new", namespace, volumes={"model": volume("model")}),
+        pods.pod("pinned", namespace, volumes={"model": pinned}),
+    )
+    pods.wait_for(cluster, namespace, "new", "pinned")
+    shown = {name: pods.run(cluster, namespace, name, "cat /mnt/model/weights")[1] for name in ("old", "new", "pinned")}
+    assert shown == {"old": "one\n", "new": "two\n", "pinned": "one\n"}
+
+
+def test_a_pod_of_another_namespace_is_refused_and_told_why(
+    cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    """Where people look: in the events of the pod."""
+    vault = {**goldlink.source("vault", {"secret": "x"}), "access": {"namespaces": ["bank-*"]}}
+    goldlink.declare(vault)
+    cluster.apply(pods.pod("thief", namespace, volumes={"vault": volume("vault")}))
+    expected = f"cache 'vault' is not for service account 'default' in namespace '{namespace}'"
+    cluster.wait("the refusal", lambda: expected in pods.messages(cluster, namespace, "thief"))
+    assert expected in cluster.kubectl("describe", "pod", "thief", f"--namespace={namespace}")
+    assert cluster.get("pod", "thief", namespace)["status"]["phase"] == "Pending"
+
+
+@pytest.mark.parametrize(
+    ("csi", "remedy"),
+    [
+        ({"readOnly": False, "volumeAttributes": {"cache": "deps"}}, "readOnly"),
+        ({"readOnly": True, "volumeAttributes": {"cache": "no-such-cache"}}, "there is no cache 'no-such-cache'"),
+        ({"readOnly": True, "volumeAttributes": {"cache": "deps", "colour": "red"}}, "colour"),
+    ],
+    ids=["writable", "unknown", "misspelt"],
+)
+def test_a_wrong_volume_is_explained_in_the_events_of_its_pod(
+    csi: dict[str, Any], remedy: str, cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    goldlink.declare(goldlink.source("deps", {"package.json": "{}\n"}))
+    cluster.apply(pods.pod("wrong", namespace, volumes={"deps": {"csi": {"driver": DRIVER, **csi}}}))
+    cluster.wait("the explanation", lambda: remedy in pods.messages(cluster, namespace, "wrong"))
+
+
+def test_a_pod_that_comes_before_its_cache_starts_when_it_is_fetched(
+    cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    goldlink.declare(goldlink.source("late", {}), wait=False)
+    cluster.apply(pods.pod("early", namespace, volumes={"late": volume("late")}))
+    cluster.wait("the wait", lambda: "waiting_publishes 1.0" in goldlink.metrics("driver"))
+    assert cluster.get("pod", "early", namespace)["status"]["phase"] == "Pending"
+    goldlink.write_source("late", {"file": "there\n"})
+    pods.wait_for(cluster, namespace, "early", timeout=200)
+    assert pods.run(cluster, namespace, "early", "cat /mnt/late/file") == (0, "there\n")
