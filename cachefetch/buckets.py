@@ -61,8 +61,8 @@ def parse(url: str) -> Location:
     if scheme not in set(Provider) or not _BUCKET.fullmatch(bucket):
         raise ValueError(f"{url!r} is not a place in an object store: write 's3://bucket/key', or gs:// or az://")
     tree = not key or key.endswith("/")
+    parts = key.removesuffix("/").split("/") if key else []
     key = key.removesuffix("/")
-    parts = key.split("/") if key else []
     if not key.isprintable() or {"", ".", ".."} & set(parts) or any(len(part.encode()) > NAME_MAX for part in parts):
         raise ValueError(
             f"{url!r} has a key that is no path: its parts must be neither empty, '.' nor '..', "

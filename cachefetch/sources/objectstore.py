@@ -97,7 +97,7 @@ class TreeSnapshot:
 
     def __init__(self, objects: Objects, fingerprint: str, size: int) -> None:
         self._objects = objects
-        self._fingerprint = fingerprint
+        self._listed: str | None = fingerprint
         self.size = size
         self.meta: dict[str, str] = {}
 
@@ -109,7 +109,8 @@ class TreeSnapshot:
             SourceError: the store cannot be reached or refuses; parts of large objects are kept.
             UnsafeEntry: two keys exclude each other, or one is no path.
         """
-        staged = Fingerprint()
+        before, staged = self._listed or self._list(), Fingerprint()
+        self._listed = None  # another try compares with a list of its own
         fresh = (
             found
             for found in staged.watch(self._objects.list())
@@ -118,12 +119,17 @@ class TreeSnapshot:
         with closing(ahead(self._fetch, fresh, _WIDTH)) as fetched:
             for found, content in fetched:
                 self._stage(found, content, stage)
-        if staged.value != self._fingerprint:
-            self._fingerprint = staged.value  # what the next try compares with
+        if staged.value != before:
             raise SourceChanged(
                 f"{self._objects.url} changed while it was read: let writers finish first, or write below a new prefix"
             )
         self.meta = {"fingerprint": staged.value}
+
+    def _list(self) -> str:
+        listed = Fingerprint()
+        for _ in listed.watch(self._objects.list()):
+            pass
+        return listed.value
 
     def _fetch(self, found: Found) -> bytes | None:
         """What a small object holds; None for a large one, and for a directory.

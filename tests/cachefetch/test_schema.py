@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachefetch.errors import ConfigError
-from cachefetch.schema import decode
+from cachefetch.schema import BadValue, Strict, absolute, checked, decode
 
 
 class Inner(msgspec.Struct, forbid_unknown_fields=True):
@@ -79,4 +79,28 @@ def test_any_text_decodes_or_is_a_configuration_error(text: str | bytes) -> None
     try:
         assert isinstance(decode(text, Outer, hook), Outer)
     except ConfigError as error:
-        assert str(error)  # noqa: PT017  (either outcome is right)
+        assert str(error)  # either outcome is right
+
+
+class Shown(Strict, frozen=True):
+    url: str
+    other: int = 1
+
+
+def test_a_printed_struct_shows_no_secret_of_a_url() -> None:
+    assert repr(Shown(url="https://me:hunter2@h/a?b=hunter3")) == "Shown(url='https://***@h/a?***', other=1)"
+
+
+@pytest.mark.parametrize("path", ["a", "", "./a", "/a\0b"])
+def test_a_path_that_is_not_absolute_is_refused(path: str) -> None:
+    with pytest.raises(BadValue, match="is not an absolute path") as caught:
+        absolute("key", path)
+    assert caught.value.key == "key"
+    absolute("key", "/a")
+
+
+def test_what_a_check_says_against_a_value_is_about_its_key() -> None:
+    with pytest.raises(BadValue, match="invalid literal") as caught:
+        checked("number", int, "x")
+    assert caught.value.key == "number"
+    checked("number", int, "1")
