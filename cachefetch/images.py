@@ -64,11 +64,6 @@ class Reference(NamedTuple):
         except ValueError:
             return name == "localhost"
 
-    @property
-    def wanted(self) -> str:
-        """What the registry is asked for: the digest, or else the tag."""
-        return self.digest or self.tag
-
     def __str__(self) -> str:
         """The whole name."""
         tag = f":{self.tag}" if self.tag else ""

@@ -46,11 +46,11 @@ class OciSource:
         if before and reference.digest == before:
             return None
         with Registry(self._config, self._patience) as registry:
-            wanted = reference.wanted
-            if before and not reference.digest:
-                # HEAD costs nothing where pulls are counted, and the digest makes the rest one consistent state.
-                wanted = registry.digest(reference.tag) or reference.tag
-            data, digest = (b"", wanted) if wanted == before else registry.manifest(wanted)
+            # HEAD costs nothing where pulls are counted, and what is asked for by digest is checked against it.
+            wanted = reference.digest or registry.digest(reference.tag) or reference.tag
+            if wanted == before:
+                return None
+            data, digest = registry.manifest(wanted)
             if digest == before:
                 return None
             if self._config.verify:

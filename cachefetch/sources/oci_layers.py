@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _FILE_MODE = 0o444
 _FILE_MTIME = 0
 """A blob has no time of its own."""
+_UNKNOWN_MTIME = 0
+"""Of directories that no layer lists: the same on every node."""
 _CHUNK = 1 << 20
 _MAGIC = {b"\x1f\x8b": Format.TAR_GZ, b"\x28\xb5\x2f\xfd": Format.TAR_ZST}
 """First bytes of what layers are compressed with (RFC 1952, RFC 8878)."""
@@ -97,10 +99,12 @@ class Layers:
 
     def _enter(self, part: Part, layer: Layer, content: tuple[Readable, int] | None = None) -> None:
         """Enter what the layer has, and stage it if it is seen; a file without content is taken from elsewhere."""
+        for parent in self._ledger.unlisted(part.path):
+            self._enter(Part(parent, PartType.IMPLIED, 0, _UNKNOWN_MTIME), layer)
         self._ledger.add(part)
         if part.type is PartType.MARKER or self._ledger.hidden(part.path):
             return
-        if part.type is PartType.DIRECTORY:
+        if part.type in {PartType.DIRECTORY, PartType.IMPLIED}:
             self._stage.directory(part.path, part.mtime_ns, layer.token)
         elif part.type is PartType.SYMLINK:
             self._stage.symlink(part.path, part.target, part.mtime_ns, layer.token)

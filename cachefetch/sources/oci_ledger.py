@@ -46,6 +46,11 @@ class PartType(StrEnum):
     DIRECTORY = "d"
     SYMLINK = "l"
     MARKER = "w"
+    IMPLIED = "i"
+    """A directory that the layer does not list, but has something in."""
+
+
+_DIRECTORIES = {PartType.DIRECTORY, PartType.IMPLIED}
 
 
 class Part(NamedTuple):
@@ -75,6 +80,7 @@ class Ledger:
         self._parts = 0
         self._highest = True
         self._veiled: dict[bytes, bool] = {}
+        self._directories: set[bytes] = set()
 
     @classmethod
     def create(cls, index: Index) -> Ledger:
@@ -97,6 +103,7 @@ class Ledger:
         self._highest = self._position < 0
         self._position = position
         self._veiled.clear()
+        self._directories.clear()
         with disk_errors(self._index.path):
             self._db.execute("INSERT INTO oci_layer VALUES (?, ?)", (position, token))
 
@@ -114,9 +121,31 @@ class Ledger:
             if self._db.execute(f"INSERT OR IGNORE {_ADD}", row).rowcount:
                 return
             other = self.find(part.path)
-            if other is None or {other.type, part.type} - {PartType.DIRECTORY, PartType.MARKER}:
+            if other is None or not (
+                other.type is part.type is PartType.MARKER or {other.type, part.type} <= _DIRECTORIES
+            ):
                 raise UnsafeEntry(f"entry {show(part.path)} is refused: its layer has it twice")
             self._db.execute(f"INSERT OR REPLACE {_ADD}", row)
+
+    def unlisted(self, path: bytes) -> list[bytes]:
+        """The directories above `path` that are still to be entered, the highest first.
+
+        Raises:
+            UnsafeEntry: one of them is no directory.
+        """
+        unlisted = []
+        entry = path
+        while (path := path.rpartition(b"/")[0]) and path not in self._directories:
+            found = self.find(path)
+            if found and found.type not in _DIRECTORIES:
+                raise UnsafeEntry(f"entry {show(entry)} is refused: an entry above it is a file or a symlink")
+            if len(self._directories) > _MEMORY:
+                self._directories.clear()
+            self._directories.add(path)
+            if found:
+                break
+            unlisted.append(path)
+        return unlisted[::-1]
 
     def find(self, path: bytes) -> Part | None:
         """What the layer has at a path, as far as it was entered."""
@@ -125,7 +154,7 @@ class Ledger:
         return _part(row) if row else None
 
     def hidden(self, path: bytes) -> bool:
-        """Whether a higher layer has something at `path`, or hides what this one has there."""
+        """Whether a higher layer lists something at `path`, or hides what this one has there."""
         if self._highest:
             return False
         listed, veiled = self._above(path)
@@ -172,7 +201,7 @@ class Ledger:
         return veiled
 
     def _above(self, path: bytes) -> tuple[bool, bool]:
-        """Whether a higher layer has something at `path`, and whether one hides what is at and below it.
+        """Whether a higher layer lists something at `path`, and whether one hides what is at and below it.
 
         Anything but a directory hides what is below, also when it is hidden itself by a layer higher still.
         """
@@ -180,7 +209,8 @@ class Ledger:
         markers = head + slash + WHITEOUT + name, head + slash + OPAQUE
         query = "SELECT path = ?, type FROM oci_part WHERE path IN (?, ?, ?) AND position > ?"
         rows = self._db.execute(query, (path, path, *markers, self._position)).fetchall()
-        return any(listed for listed, _ in rows), any(type_ != PartType.DIRECTORY.value for _, type_ in rows)
+        listed = any(at_path and type_ != PartType.IMPLIED for at_path, type_ in rows)
+        return listed, any(type_ not in _DIRECTORIES for _, type_ in rows)
 
 
 def _part(row: tuple[bytes, str, int, int, bytes]) -> Part:

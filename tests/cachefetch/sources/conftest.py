@@ -13,6 +13,7 @@ from cachefetch.progress import Silent
 from cachefetch.refresh import Refreshed, refresh
 from cachefetch.stage import Limits, Stage
 from tests.cachefetch.httpd import Httpd, running
+from tests.servers.fixtures import *  # noqa: F403  (that is how pytest shares fixtures between directories)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
