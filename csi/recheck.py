@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _NAMED = 10
-_AGAIN = 30.0
+_AGAIN = 5.0
 """Seconds until a damaged version that was in use is looked at again."""
 
 

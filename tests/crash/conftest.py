@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.csi.conftest import driver, driver_before_start, version
+from tests.csi.conftest import driver, driver_before_start, either, pooled, version
 
-__all__ = ["driver", "driver_before_start", "version"]
+__all__ = ["driver", "driver_before_start", "either", "pooled", "version"]

@@ -1,7 +1,7 @@
 """Runs the driver with something bad waiting for it, decided by an audit hook: `runner.py WHAT WHICH NUMBER node …`.
 
-    kill THREAD NUMBER     SIGKILL before the event of that number that changes or names a file of the state directory or
-                           a target, counted in threads of that name
+    kill THREAD NUMBER     SIGKILL before the event of that number that names a file of the state directory or a target,
+                           counted in threads of that name
     slow EVENT SECONDS     the first event of that kind in a thread that serves a call waits
 
 Every step that changes something on disk has an audit event before it (sys.audit events of os and open), and so does
@@ -37,6 +37,7 @@ class Bomb:
         if self.what == "slow":
             if event == self.which and threading.current_thread().name.startswith("rpc"):
                 seconds, self.number = self.number, 0
+                sys.stderr.write("event=slow\n")
                 time.sleep(seconds)
         elif threading.current_thread().name.startswith(self.which) and self.matters(arguments):
             self.number -= 1

@@ -8,7 +8,7 @@ import pytest
 
 from cachefetch.store import Store
 from tests.cachefetch.fakes import Dir, File, Link, check_store, publish
-from tests.csi.driver import Driver
+from tests.csi.driver import POOL, POOLED, Driver, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,3 +55,19 @@ def driver(driver_before_start: Driver, version: Version) -> Driver:
     """A driver that runs, with one version of the cache `deps`."""
     driver_before_start.start("--fetch-wait", "300ms")
     return driver_before_start
+
+
+@pytest.fixture
+def pooled(driver_before_start: Driver, version: Version) -> Driver:
+    """A driver that runs, with link trees ready for the cache `deps`."""
+    driver_before_start.config.write_text(POOLED)
+    driver_before_start.start("--fetch-wait", "300ms")
+    until(lambda: len(driver_before_start.ready()) == POOL)
+    return driver_before_start
+
+
+@pytest.fixture(params=["driver", "pooled"])
+def either(request: pytest.FixtureRequest) -> Driver:
+    """The one and the other."""
+    driver: Driver = request.getfixturevalue(request.param)
+    return driver

@@ -6,11 +6,11 @@ import json
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,18 @@ from tests.csi.client import Client
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cachefetch.records import VolumeRecord
+
 _ROOT = Path(__file__).parents[2]
 _WORD = re.compile(r'([A-Za-z0-9_.-]+)=("(?:[^"\\]|\\.)*"|[^\s"=\\]+)(?: |$)')
 CONFIG = """
 caches:
-  - {name: deps, source: {type: directory, path: /srv}}
+  - {name: deps, pool: 0, source: {type: directory, path: /srv}}
   - {name: model, source: {type: directory, path: /srv}}
   - {name: vault, source: {type: directory, path: /srv}, access: {namespaces: [bank], serviceAccounts: [ci/builder]}}
 """
+POOL = 3
+POOLED = CONFIG.replace("pool: 0", f"pool: {POOL}")
 
 
 def until(met: Callable[[], Any], seconds: float = 20.0) -> None:
@@ -52,6 +56,15 @@ def parse_line(line: str) -> dict[str, str]:
     return words
 
 
+def listing(tree: Path) -> dict[str, tuple[int, int]]:
+    """Every path below with its mode, and its inode where a link tree shares it."""
+    found = {}
+    for path in tree.rglob("*"):
+        status = path.lstat()
+        found[str(path.relative_to(tree))] = (status.st_mode, 0 if stat.S_ISDIR(status.st_mode) else status.st_ino)
+    return found
+
+
 class Driver:
     """A driver that tests start, stop, kill and start again, on one state directory."""
 
@@ -66,7 +79,6 @@ class Driver:
         self.targets.mkdir()
         self.process: subprocess.Popen[bytes] | None = None
         self._client: Client | None = None
-        self._open = ExitStack()
 
     @property
     def client(self) -> Client:
@@ -104,9 +116,9 @@ class Driver:
             self.process = subprocess.Popen([sys.executable, *python, *self.command(*more)], stderr=log, cwd=_ROOT)
         return self.process
 
-    def run(self, *more: str, role: str = "node") -> tuple[int, str]:
+    def run(self, *more: str) -> tuple[int, str]:
         """Start a driver that should end by itself; returns its exit code and what it wrote to stderr."""
-        command = [sys.executable, "-m", "csi", role, *self.command(*more)[1:]]
+        command = [sys.executable, "-m", "csi", *self.command(*more)]
         done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, cwd=_ROOT, timeout=30)
         return done.returncode, done.stderr
 
@@ -160,6 +172,15 @@ class Driver:
         """Where something is mounted below the targets, once for each mount."""
         return [mount.point for mount in mountinfo.below(self.targets)]
 
+    def ready(self) -> list[Path]:
+        """The link trees that are ready in the pool of the cache `deps`."""
+        return [place for place in self.state.glob("pool/deps/*/*") if not place.name.startswith(".")]
+
+    def source(self, record: VolumeRecord) -> Path:
+        """What must be mounted at the target of the volume: its own link tree, or the golden one."""
+        own = self.store.records.place(record.id) / "tree"
+        return (own if record.slot else self.store.tree(record.cache, record.version)) / record.path
+
     def check(self) -> None:
         """What always holds while no call runs: every mount is one recorded volume's, whole and read-only."""
         mounts = self.mounts()
@@ -167,19 +188,19 @@ class Driver:
         volumes = {Path(record.target): record for record in self.store.records.all()}
         for point in mounts:
             record = volumes[point]
-            tree = self.store.records.place(record.id) / "tree" / record.path
-            assert Targets(KernelMounter(self.root / "unused")).shows(point, tree)
+            assert Targets(KernelMounter(self.root / "unused")).shows(point, self.source(record))
             assert self.store.has(record.cache, record.version)
+            golden = self.store.tree(record.cache, record.version) / record.path
+            assert listing(self.source(record)) == listing(golden)
 
     def close(self) -> None:
         """Unpublish what is published, by the driver if it runs, and end it; nothing may be left mounted."""
-        if self.process and self.process.poll() is None and self._client:
-            for record in list(self.store.records.all()):
-                self.client.unpublish(record.id, record.target)
-            left = self.mounts()
-        else:
-            left = []
-        self.end()
-        for mount in mountinfo.below(self.root):
-            syscalls.umount(mount.point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)
-        assert left == []
+        try:
+            if self.process and self.process.poll() is None and self._client:
+                for record in list(self.store.records.all()):
+                    self.client.unpublish(record.id, record.target)
+                assert self.mounts() == []
+        finally:
+            self.end()
+            for mount in mountinfo.below(self.root):
+                syscalls.umount(mount.point, syscalls.MNT_DETACH | syscalls.UMOUNT_NOFOLLOW)

@@ -17,11 +17,12 @@ import grpc
 import pytest
 
 from cachefetch import trash
+from cachefetch.errors import Busy
 from csi import syscalls
 from csi.pb import csi_pb2
 from tests.cachefetch.fakes import CACHE, File, publish
 from tests.csi.client import publish_request
-from tests.csi.driver import CONFIG, until
+from tests.csi.driver import CONFIG, listing, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,22 +46,13 @@ def refused(code: grpc.StatusCode, *words: str) -> Iterator[pytest.ExceptionInfo
     assert "grpc-status-details-bin" not in dict(error.trailing_metadata())
 
 
-def files(tree: Path) -> dict[str, tuple[int, int]]:
-    """Every path below with its inode and mode."""
-    return {
-        str(path.relative_to(tree)): (path.lstat().st_ino if not path.is_dir() or path.is_symlink() else 0,
-                                      path.lstat().st_mode)
-        for path in tree.rglob("*")
-    }  # fmt: skip
-
-
 # Publishing
 
 
-def test_a_volume_shows_the_golden_files_themselves(driver: Driver, version: Version) -> None:
-    target = driver.publish("v")
-    assert files(target) == files(driver.store.tree(CACHE, version.id))
-    driver.check()
+def test_a_volume_shows_the_golden_files_themselves(either: Driver, version: Version) -> None:
+    target = either.publish("v")
+    assert listing(target) == listing(either.store.tree(CACHE, version.id))
+    either.check()
 
 
 def test_a_pinned_version_is_shown_and_not_current(driver: Driver, version: Version) -> None:
@@ -70,7 +62,8 @@ def test_a_pinned_version_is_shown_and_not_current(driver: Driver, version: Vers
     assert (driver.publish("w") / "new").exists()
 
 
-def test_the_same_publish_again_is_ok_and_mounts_once(driver: Driver, version: Version) -> None:
+def test_the_same_publish_again_is_ok_and_mounts_once(either: Driver, version: Version) -> None:
+    driver = either
     target = driver.publish("v")
     publish(driver.store, [File(b"new")])
     for _ in range(3):
@@ -219,7 +212,10 @@ def test_a_version_that_arrives_is_published_within_two_seconds(driver_before_st
 
 
 def test_two_hundred_waiting_publishes_slow_nobody_down(driver_before_start: Driver, version: Version) -> None:
-    """Medians of one run compared as a ratio; the wait for one cache must not be felt by the others."""
+    """Medians of one run compared as a ratio; the wait for one cache must not be felt by the others.
+
+    Of three rounds the best one counts: what else the machine does only makes calls slower.
+    """
     driver = driver_before_start
     driver.start("--fetch-wait", "60s", "--metrics-address", "127.0.0.1:0")
 
@@ -237,11 +233,14 @@ def test_two_hundred_waiting_publishes_slow_nobody_down(driver_before_start: Dri
                 times[name].append(time.perf_counter() - start)
         return {name: statistics.median(values) for name, values in times.items()}
 
-    medians("warm-up")
-    alone = medians("alone")
+    def best(round_: str) -> dict[str, float]:
+        rounds = [medians(f"{round_}{number}-") for number in range(3)]
+        return {name: min(one[name] for one in rounds) for name in rounds[0]}
+
+    alone = best("alone")
     calls = [driver.client.start_publish(f"w{n}", driver.target(f"w{n}"), cache="model") for n in range(200)]
     until(lambda: driver.metric("goldlink_waiting_publishes") == 200)
-    beside = medians("beside")
+    beside = best("beside")
     assert driver.metric("goldlink_waiting_publishes") == 200
     assert {name: beside[name] / alone[name] for name in alone if beside[name] > 5 * alone[name] + 0.002} == {}
     publish(driver.store, [File(b"model")], cache="model")
@@ -254,8 +253,9 @@ def test_two_hundred_waiting_publishes_slow_nobody_down(driver_before_start: Dri
 # One call at a time for a volume
 
 
-def test_concurrent_calls_for_one_volume_are_ok_or_aborted(driver: Driver) -> None:
+def test_concurrent_calls_for_one_volume_are_ok_or_aborted(either: Driver) -> None:
     """8 threads, identical and conflicting publishes and unpublishes: the state is consistent after, whatever won."""
+    driver = either
     target = driver.target("v")
 
     def work(number: int) -> Counter[str]:
@@ -313,7 +313,8 @@ def test_a_caller_that_hangs_up_frees_the_volume(driver_before_start: Driver, ve
 # Unpublishing
 
 
-def test_unpublish_of_what_is_not_there_is_ok(driver: Driver) -> None:
+def test_unpublish_of_what_is_not_there_is_ok(either: Driver) -> None:
+    driver = either
     driver.client.unpublish("unknown", driver.target("unknown"))
     driver.client.unpublish("unknown", driver.root / "no" / "such" / "parent")
     target = driver.publish("v")
@@ -325,8 +326,9 @@ def test_unpublish_of_what_is_not_there_is_ok(driver: Driver) -> None:
     until(lambda: list(driver.store.trash.iterdir()) == [])
 
 
-def test_unpublish_without_a_record_still_unmounts_ours(driver: Driver) -> None:
+def test_unpublish_without_a_record_still_unmounts_ours(either: Driver) -> None:
     """Somebody removed the record, or its directory: kubelet repeats the call for ever on any error."""
+    driver = either
     for damage in ("record", "place"):
         target = driver.publish("v")
         place = driver.store.records.place("v")
@@ -339,9 +341,10 @@ def test_unpublish_without_a_record_still_unmounts_ours(driver: Driver) -> None:
         assert (driver.mounts(), driver.store.records.ids(), target.exists()) == ([], [], False)
 
 
-def test_unpublish_of_a_volume_whose_version_is_gone(driver: Driver, version: Version) -> None:
+def test_unpublish_of_a_volume_whose_version_is_gone(pooled: Driver, version: Version) -> None:
+    driver = pooled
     target = driver.publish("v")
-    driver.store.drop(CACHE, version.id)
+    until(lambda: dropped(driver, version))  # busy while the pool makes a tree of it
     trash.empty(driver.store.trash)
     assert (target / "lib" / "a.js").read_text() == "module.exports = 1"
     driver.publish("v")
@@ -350,6 +353,14 @@ def test_unpublish_of_a_volume_whose_version_is_gone(driver: Driver, version: Ve
     assert version.short in answer.volume_condition.message
     driver.client.unpublish("v", target)
     assert (driver.mounts(), driver.store.records.ids()) == ([], [])
+
+
+def dropped(driver: Driver, version: Version) -> bool:
+    try:
+        driver.store.drop(CACHE, version.id)
+    except Busy:
+        return False
+    return True
 
 
 def put_file(target: Path) -> None:
@@ -414,7 +425,8 @@ def test_a_volume_in_use_is_not_torn_away(driver: Driver) -> None:
 # What a pod can do in its volume
 
 
-def test_root_in_the_volume_can_change_nothing(driver: Driver) -> None:
+def test_root_in_the_volume_can_change_nothing(either: Driver) -> None:
+    driver = either
     target = driver.publish("v")
     file, directory = target / "lib" / "a.js", target / "lib"
     attempts: list[Callable[[], object]] = [
@@ -516,14 +528,18 @@ def test_a_target_of_the_longest_path(driver: Driver) -> None:
 # Statistics and information
 
 
-def test_statistics(driver: Driver, version: Version) -> None:
+def test_statistics(either: Driver, version: Version) -> None:
+    driver = either
     target = driver.publish("v")
+    record = driver.store.records.read("v")
+    assert record
     answer = driver.client.stats("v", target)
     by_unit = {usage.unit: usage for usage in answer.usage}
     size, inodes = by_unit[csi_pb2.VolumeUsage.BYTES], by_unit[csi_pb2.VolumeUsage.INODES]
     assert size.total - size.used == version.totals.bytes
     assert inodes.total - inodes.used == version.totals.entries
-    assert inodes.used == 4
+    directories = sum(1 for path in (target, *target.rglob("*")) if stat.S_ISDIR(path.lstat().st_mode))
+    assert inodes.used == (directories if record.slot else 0)
     assert (size.available, inodes.available) == (0, 0)
     assert not answer.volume_condition.abnormal
     syscalls.umount(target, 0)
@@ -544,6 +560,4 @@ def test_information_and_capabilities(driver: Driver) -> None:
     assert (info.node_id, info.max_volumes_per_node) == ("node-1", 0)
     answer = driver.client.node.NodeGetCapabilities(csi_pb2.NodeGetCapabilitiesRequest())
     rpc = csi_pb2.NodeServiceCapability.RPC
-    assert {one.rpc.type for one in answer.capabilities} == {rpc.GET_VOLUME_STATS, rpc.VOLUME_CONDITION}
-    with refused(Code.UNIMPLEMENTED):
-        driver.client.node.NodeStageVolume(csi_pb2.NodeStageVolumeRequest())
+    assert {rpc.GET_VOLUME_STATS, rpc.VOLUME_CONDITION} <= {one.rpc.type for one in answer.capabilities}
