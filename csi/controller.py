@@ -77,19 +77,19 @@ class Controller(csi_pb2_grpc.ControllerServicer):
         """Make a disk: empty, from a snapshot or another disk, or sealed from a cache."""
         wanted = parse_create(request)
         origin = wanted.origin
-        version = ""
         cache = self._cache_of(wanted)
         if cache:
             check_claim(self._config(), cache, request.parameters)
-        if origin.cache and not (origin.disk or origin.snapshot):
-            if not wanted.reads_only:
-                raise InvalidRequest(
-                    f"volume {wanted.name!r} shows cache {origin.cache!r} and is read-only: use accessModes "
-                    "[ReadOnlyMany]"
-                )
-            version = self._arrivals.wait(origin.cache, origin.version, context)
-        annotate(cache=cache or None, version=version[:12] or None)
-        disk = self._disks.create(wanted, version, patience(PATIENCE, context))
+        if cache and origin.cache and not wanted.reads_only:
+            raise InvalidRequest(
+                f"volume {wanted.name!r} shows cache {cache!r} and is read-only: use accessModes [ReadOnlyMany]"
+            )
+        disk = self._disks.create(
+            wanted,
+            lambda: self._arrivals.wait(origin.cache, origin.version, context),
+            patience(PATIENCE, context),
+        )
+        annotate(cache=disk.cache or None, version=disk.version[:12] or None)
         return csi_pb2.CreateVolumeResponse(volume=_volume(disk))
 
     def DeleteVolume(

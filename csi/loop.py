@@ -25,7 +25,6 @@ _GET_FREE, _CONFIGURE = 0x4C82, 0x4C0A
 _READ_ONLY, _AUTOCLEAR = 1, 4
 _MAJOR = 7
 _CONFIG = struct.Struct("=2I5Q4I64s64s32s2Q8Q")  # struct loop_config
-_CONTROL = Path("/dev/loop-control")
 _TRIES = 100
 """Others take free devices, too, between the question and the answer."""
 
@@ -61,7 +60,7 @@ def backing_file(device: str) -> Path | None:
 
 def _take(backing: int, image: Path, *, readonly: bool, devices: Path) -> tuple[int, int]:
     for _ in range(_TRIES):
-        number = _free()
+        number = _free(devices / "loop-control")
         device = _open(devices / f"loop{number}", number, readonly=readonly)
         try:
             fcntl.ioctl(device, _CONFIGURE, _config(backing, image, readonly=readonly))
@@ -80,12 +79,12 @@ def _config(backing: int, image: Path, *, readonly: bool) -> bytes:
     return _CONFIG.pack(backing, 0, *[0] * 5, 0, 0, 0, flags, name, b"", b"", *[0] * 10)
 
 
-def _free() -> int:
+def _free(control_path: Path) -> int:
     try:
-        control = os.open(_CONTROL, os.O_RDWR | os.O_CLOEXEC)
+        control = os.open(control_path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise Precondition(
-            f"{_CONTROL} cannot be opened ({error.strerror}): run the node process privileged, with /dev of the host"
+            f"{control_path} cannot be opened ({error.strerror}): run the node privileged, with /dev of the host"
         ) from error
     try:
         return fcntl.ioctl(control, _GET_FREE)

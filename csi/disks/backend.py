@@ -9,7 +9,7 @@ from csi.disks.model import Origin
 from csi.disks.rules import Range
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from csi.disks.model import Condition, Disk, Group, Hold, Snapshot
 
@@ -33,8 +33,10 @@ class DiskBackend(Protocol):
     that take `seconds` wait so long and then raise NotReady with the progress, while the work goes on.
     """
 
-    def create(self, wanted: Wanted, version: str, seconds: float) -> Disk:
-        """The disk of that name, made when there is none from what `wanted.origin` says. `version`: of its cache.
+    def create(self, wanted: Wanted, choose: Callable[[], str], seconds: float) -> Disk:
+        """The disk of that name, made when there is none from what `wanted.origin` says.
+
+        `choose` tells the version of its cache, may wait for it, and is called only when one must be sealed.
 
         Raises:
             Conflict: there is one, and it is another.

@@ -18,7 +18,7 @@ from csi.disks.ids import disk_id
 from csi.disks.model import Disk, Filesystem, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from cachefetch.store import Store
@@ -53,11 +53,12 @@ class ImageBackend:
         self._jobs = jobs
         self._nodes = nodes
 
-    def create(self, wanted: Wanted, version: str, seconds: float) -> Disk:
+    def create(self, wanted: Wanted, choose: Callable[[], str], seconds: float) -> Disk:
         """See `DiskBackend.create`."""
         id_ = disk_id(wanted.name)
         disk = self._files.disks.read(id_)
         if disk is None:
+            version = self._version(wanted, choose)
             # Calls that ask for the same join one job; one that asks for something else must get its own answer.
             request = hashlib.sha256(repr((wanted, version)).encode()).hexdigest()
             disk = self._jobs.run(f"create:{id_}:{request}", lambda task: self._make(wanted, version, task), seconds)
@@ -165,6 +166,15 @@ class ImageBackend:
                 _copy_grown(image, place / "image", size, task)
                 (place / "image").rename(image)
             return self._write(msgspec.structs.replace(disk, size=size))
+
+    def _version(self, wanted: Wanted, choose: Callable[[], str]) -> str:
+        """The version to show; one that is sealed already need not be in the store any more."""
+        origin = wanted.origin
+        if not origin.cache or origin.disk or origin.snapshot:
+            return ""
+        if origin.version and seal.find(self._files, origin.version, Filesystem.EROFS):
+            return origin.version
+        return choose()
 
     # Making one
 

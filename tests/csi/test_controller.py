@@ -109,9 +109,21 @@ def test_repeat_keeps_the_version_that_was_chosen_first(service: Service) -> Non
     assert volume.volume_context == {"cache": "deps", "version": first.id}
     service.arrivals.current = second.id
     assert service.create("c", READERS, parameters={**TEAM, "cache": "deps"}) == volume
-    pinned = service.create("p", READERS, parameters={**TEAM, "cache": "deps", "version": first.id})
-    assert pinned.volume_context["version"] == first.id
-    assert service.arrivals.asked[-1] == ("deps", first.id)
+    pinned = service.create("p", READERS, parameters={**TEAM, "cache": "deps", "version": second.id})
+    assert pinned.volume_context["version"] == second.id
+    assert service.arrivals.asked == [("deps", ""), ("deps", second.id)]
+
+
+def test_what_is_sealed_needs_the_store_no_more(service: Service) -> None:
+    """Neither a repeat nor another disk of a pinned version waits for a fetcher."""
+    store = service.kit.store
+    version = service.arrivals.current = publish(store, (File(b"a", b"1"),)).id
+    first = service.create("c", READERS, parameters={**TEAM, "cache": "deps"})
+    store.drop("deps", version)
+    service.arrivals.current = ""
+    assert service.create("c", READERS, parameters={**TEAM, "cache": "deps"}) == first
+    service.create("p", READERS, parameters={**TEAM, "cache": "deps", "version": version})
+    assert len(service.arrivals.asked) == 1
 
 
 def test_who_may_not_use_a_cache_learns_nothing_and_waits_for_nothing(service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The node's calls about disks, with mounts that exist in a fake only; real ones are in tests/csi/disks/test_node.py."""
+"""The node's calls about disks, on mounts that exist in a fake only; real ones: tests/csi/disks/test_node.py."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cachefetch.errors import OutOfSpace, Precondition
 from csi import loop
 from tests.csi.disks.cluster import loops_below
 
@@ -62,9 +63,25 @@ def test_many_at_once_get_a_device_each(tmp_path: Path) -> None:
 def test_device_node_that_a_container_does_not_have_is_made(image: Path, tmp_path: Path) -> None:
     devices = tmp_path / "dev"
     devices.mkdir()
+    (devices / "loop-control").symlink_to("/dev/loop-control")
     with loop.attached(image, readonly=True, devices=devices) as device:
         assert device.parent == devices
         assert device.read_bytes()[:10] == b"x" * 10
+
+
+def test_exhausted_and_forbidden_devices_are_told_apart(image: Path, tmp_path: Path) -> None:
+    """The control device that refuses to name a free one is here a file, which refuses every ioctl."""
+    with (
+        pytest.raises(Precondition, match="run the node privileged"),
+        loop.attached(image, readonly=True, devices=tmp_path / "none"),
+    ):
+        pass
+    (tmp_path / "loop-control").touch()
+    with (
+        pytest.raises(OutOfSpace, match="no loop device is free"),
+        loop.attached(image, readonly=True, devices=tmp_path),
+    ):
+        pass
 
 
 def test_missing_image_is_no_device(tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ class Kit:
 
     def create(self, name: str = "disk", size: int = 2 * MiB) -> Disk:
         """A building disk."""
-        return self.images.create(Wanted(name=name, capacity=Range(size)), "", SECONDS)
+        return self.images.create(Wanted(name=name, capacity=Range(size)), no_version, SECONDS)
 
     def cached(self, name: str, version: str) -> Disk:
         """A disk that shows that version of the cache `deps`."""
         wanted = Wanted(name=name, origin=Origin(cache="deps"), reads_only=True)
-        return self.images.create(wanted, version, SECONDS)
+        return self.images.create(wanted, lambda: version, SECONDS)
 
     def shown(self) -> list[str]:
         """Everything in the disk directory but nodes, trash and staging."""
@@ -68,3 +68,8 @@ def writer(node: str = "n1", *, readonly: bool = False) -> Hold:
 
 def reader(node: str = "n1") -> Hold:
     return Hold(node=node, mode=Mode.MULTI_NODE_READER_ONLY, readonly=False)
+
+
+def no_version() -> str:
+    """What only disks of caches need."""
+    raise AssertionError("no version is needed")

@@ -137,16 +137,25 @@ def test_five_hundred_disks_leave_nothing(cluster: Callable[..., Cluster]) -> No
         insist(lambda: controller.detach(disk, node.name))
         insist(lambda: controller.delete(disk))
 
-    numbers = list(range(500))
-    random_.shuffle(numbers)
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(live, numbers))
+    resident = []
+    for half in (range(250), range(250, 500)):
+        numbers = list(half)
+        random_.shuffle(numbers)
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(live, numbers))
+        resident.append([resident_kib(member) for member in one.members])
+    assert all(after - before < 8 * 1024 for before, after in zip(*resident, strict=True)), resident
     assert one.mounts() == one.loops() == one.files() == []
     assert controller.store.has("deps", version.id)
     for member, before in zip(one.members, descriptors, strict=True):
         assert member_descriptors(member) <= before + THREADS
     for node in one.nodes:
         assert list((node.state / "run" / "disks").iterdir()) == []
+
+
+def resident_kib(member: Member) -> int:
+    status = Path(f"/proc/{member.process.pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
 
 
 def member_descriptors(member: Member) -> int:

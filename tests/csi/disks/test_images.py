@@ -16,7 +16,7 @@ from csi.disks.model import Origin
 from csi.disks.rules import Range
 from csi.registry import NodeEntry
 from tests.cachefetch.fakes import File, publish
-from tests.csi.disks.kit import SECONDS, Kit, MiB, reader, writer
+from tests.csi.disks.kit import SECONDS, Kit, MiB, no_version, reader, writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def test_sealed_image_that_lost_its_file_is_made_anew(kit: Kit) -> None:
 
 def test_clone_has_a_file_of_its_own(kit: Kit) -> None:
     source = kit.create()
-    clone = kit.images.create(Wanted("clone", Range(5 * MiB + 3), Origin(disk=source.id)), "", SECONDS)
+    clone = kit.images.create(Wanted("clone", Range(5 * MiB + 3), Origin(disk=source.id)), no_version, SECONDS)
     assert clone.size == kit.files.image(clone).stat().st_size == 5 * MiB + 3
     head = ext4.read_head(kit.files.image(clone))
     assert head
@@ -86,18 +86,18 @@ def test_sources_that_are_not_there_or_do_not_fit(kit: Kit) -> None:
         (Origin(disk=source.id, cache="deps"), InvalidRequest),
     ):
         with pytest.raises(error):
-            kit.images.create(Wanted("clone", origin=origin), "", SECONDS)
+            kit.images.create(Wanted("clone", origin=origin), no_version, SECONDS)
     with pytest.raises(OutOfRange, match="at least 4194304"):
-        kit.images.create(Wanted("clone", Range(0, 3 * MiB), Origin(disk=source.id)), "", SECONDS)
+        kit.images.create(Wanted("clone", Range(0, 3 * MiB), Origin(disk=source.id)), no_version, SECONDS)
     kit.images.attach(source.id, writer())
     with pytest.raises(Precondition, match="writable on node 'n1'"):
-        kit.images.create(Wanted("clone", origin=Origin(disk=source.id)), "", SECONDS)
+        kit.images.create(Wanted("clone", origin=Origin(disk=source.id)), no_version, SECONDS)
     assert kit.shown() == [f"disks/{source.id}"]
 
 
 def test_empty_disks_cannot_be_read_only(kit: Kit) -> None:
     with pytest.raises(InvalidRequest, match="StorageClass"):
-        kit.images.create(Wanted("empty", reads_only=True), "", SECONDS)
+        kit.images.create(Wanted("empty", reads_only=True), no_version, SECONDS)
 
 
 def test_disk_is_attached_by_the_rules(kit: Kit) -> None:

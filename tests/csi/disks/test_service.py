@@ -6,6 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import pytest
 
 from cachefetch.verify import verify
@@ -199,3 +200,26 @@ def test_node_limit_is_exact(cluster: Callable[..., Cluster]) -> None:
     controller.attach(disks[0], node.name)
     controller.detach(disks[0], node.name)
     controller.attach(disks[2], node.name)
+
+
+def test_sealing_goes_on_between_calls_that_give_up(cluster: Callable[..., Cluster]) -> None:
+    """Each impatient call is ABORTED with the progress; in the end there is one image, made once."""
+    one = cluster()
+    (controller,), (node,) = one.controllers, one.nodes
+    disk = controller.create("large", 400 * MiB).volume_id
+    (node.publish(disk, WRITER) / "data").write_bytes(os.urandom(300 * MiB))
+    node.withdraw(disk)
+    request = csi_pb2.CreateSnapshotRequest(name="snap", source_volume_id=disk)
+    told = []
+    while True:
+        try:
+            snapshot = controller.controller.CreateSnapshot(request, timeout=0.3).snapshot
+        except grpc.RpcError as error:
+            answer: Any = error
+            assert answer.code().name in {"ABORTED", "DEADLINE_EXCEEDED"}
+            told.append(answer.details())
+        else:
+            break
+    assert any("it goes on, call again" in text for text in told)
+    assert snapshot.ready_to_use
+    assert len(list((one.disks / "sealed").iterdir())) == 1

@@ -7,7 +7,7 @@ from csi.disks.backend import Wanted
 from csi.disks.errors import UnknownSnapshot
 from csi.disks.ids import group_id, snapshot_id
 from csi.disks.model import Origin
-from tests.csi.disks.kit import SECONDS, Kit, reader, writer
+from tests.csi.disks.kit import SECONDS, Kit, no_version, reader, writer
 
 
 def test_snapshot_outlives_its_disk_and_restores_its_content(kit: Kit) -> None:
@@ -15,9 +15,11 @@ def test_snapshot_outlives_its_disk_and_restores_its_content(kit: Kit) -> None:
     snapshot = kit.snapshots.create("snap", disk.id, SECONDS)
     assert snapshot == kit.snapshots.create("snap", disk.id, SECONDS) == kit.snapshots.get(snapshot.id)
     kit.images.delete(disk.id)
-    shared = kit.images.create(Wanted("shared", origin=Origin(snapshot=snapshot.id), reads_only=True), "", SECONDS)
+    shared = kit.images.create(
+        Wanted("shared", origin=Origin(snapshot=snapshot.id), reads_only=True), no_version, SECONDS
+    )
     assert shared.seal == snapshot.seal
-    writable = kit.images.create(Wanted("writable", origin=Origin(snapshot=snapshot.id)), "", SECONDS)
+    writable = kit.images.create(Wanted("writable", origin=Origin(snapshot=snapshot.id)), no_version, SECONDS)
     assert writable.seal is None
     kit.snapshots.delete(snapshot.id)
     assert kit.files.image(shared).exists()
@@ -28,7 +30,7 @@ def test_snapshot_outlives_its_disk_and_restores_its_content(kit: Kit) -> None:
 def test_snapshots_of_equal_content_share_one_image(kit: Kit) -> None:
     disk = kit.create()
     one, other = (kit.snapshots.create(name, disk.id, SECONDS) for name in ("one", "other"))
-    again = kit.images.create(Wanted("again", origin=Origin(snapshot=one.id), reads_only=True), "", SECONDS)
+    again = kit.images.create(Wanted("again", origin=Origin(snapshot=one.id), reads_only=True), no_version, SECONDS)
     assert kit.snapshots.create("of-sealed", again.id, SECONDS).seal == one.seal
     assert len({one.seal.key, other.seal.key}) == len(list(kit.files.sealed.iterdir()))
 
@@ -98,6 +100,8 @@ def test_members_of_an_unfinished_group_are_not_shown_and_made_anew(kit: Kit) ->
 def test_sealed_disks_are_sealed_while_they_are_read(kit: Kit) -> None:
     disk = kit.create()
     snapshot = kit.snapshots.create("snap", disk.id, SECONDS)
-    shared = kit.images.create(Wanted("shared", origin=Origin(snapshot=snapshot.id), reads_only=True), "", SECONDS)
+    shared = kit.images.create(
+        Wanted("shared", origin=Origin(snapshot=snapshot.id), reads_only=True), no_version, SECONDS
+    )
     kit.images.attach(shared.id, reader())
     assert kit.snapshots.create("again", shared.id, SECONDS).seal == snapshot.seal
