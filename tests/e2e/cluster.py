@@ -55,6 +55,8 @@ class Cluster:
     def start(self) -> None:
         """Return when the node is ready for pods and has the images pause, busybox and agnhost."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        for log in self.logs.glob("*.log"):
+            log.unlink()
         self.machine.start()
         self._configure()
         self._spawn("containerd", components.containerd(self._etc))
@@ -161,7 +163,7 @@ class Cluster:
             (self._etc / name).write_text(text)
 
     def _spawn(self, name: str, command: Sequence[str | Path]) -> None:
-        with (self.logs / f"{name}.log").open("ab" if name in self._pids else "wb") as log:
+        with (self.logs / f"{name}.log").open("ab") as log:
             self._pids[name] = self.machine.spawn(command, log)
 
     def _kubectl(self, *arguments: str | Path) -> list[str | Path]:

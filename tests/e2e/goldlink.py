@@ -52,8 +52,8 @@ class Goldlink:
         }
         return {**values, **more}
 
-    def install(self, *arguments: str, **more: Any) -> None:
-        """Install the release or change its values, and wait until it is ready.
+    def install(self, *, wait: bool = True, **more: Any) -> None:
+        """Install the release or change its values, and wait until it is ready, unless told not to.
 
         Raises:
             CommandFailed: helm failed; the text has what it said, and what became of the pods.
@@ -68,7 +68,9 @@ class Goldlink:
         ]
         text = json.dumps(self.values(**more))
         try:
-            self.helm("upgrade", RELEASE, CHART, *options, *arguments, stdin=text, timeout=180)
+            self.helm("upgrade", RELEASE, CHART, *options, f"--wait={wait}", stdin=text, timeout=180)
+            if wait:  # helm itself does not wait for the single pod of a DaemonSet: it may be unavailable
+                self.kubectl("rollout", "status", "daemonset", "--timeout=60s")
         except AssertionError as error:
             error.add_note(self.cluster.kubectl("describe", "pods", f"--namespace={NAMESPACE}"))
             raise
@@ -125,6 +127,12 @@ class Goldlink:
         """How many volumes of a cache the node has."""
         return sum(row.get("users", 0) for row in self.list() if row["cache"] == cache)
 
+    def restarts(self, container: str) -> int:
+        """How often a container of the node's pod was started again."""
+        pods = self.cluster.get("pods", namespace=NAMESPACE)["items"]
+        (node,) = [pod for pod in pods if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "node"]
+        return sum(s["restartCount"] for s in node["status"]["containerStatuses"] if s["name"] == container)
+
     def stop_nodes(self) -> None:
         """Take the driver from the node, as an administrator does."""
         patch = '{"spec":{"template":{"spec":{"nodeSelector":{"goldlink.dev/away":"yes"}}}}}'
@@ -153,8 +161,9 @@ class Goldlink:
         return self.exec(container, "python3", "-c", get)
 
     def logs(self, container: str) -> str:
-        """What a container of the node's pod has said."""
-        return self.kubectl("logs", f"daemonset/{RELEASE}-node", f"--container={container}")
+        """What a container of the node's pod has said; nothing when it has not started yet."""
+        command = ("logs", f"daemonset/{RELEASE}-node", f"--container={container}", f"--namespace={NAMESPACE}")
+        return self.cluster.attempt(*command).stdout
 
 
 def sidecars(programs: Path) -> Sequence[images.Image]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -143,9 +144,20 @@ class Machine:
             time.sleep(0.005)
         return found[0]
 
-    def processes(self, word: str) -> list[int]:
-        """The pids, as this process sees them, of processes in pods that have that word on their command line."""
-        return [pid for pid in _pids() if self.cgroup in _about(pid, "cgroup") and word in _about(pid, "cmdline")]
+    def processes(self, words: str) -> list[int]:
+        """The pids, as this process sees them, of processes in pods that have these words on their command line."""
+        return [pid for pid in _pids() if self.cgroup in _about(pid, "cgroup") and words in _about(pid, "cmdline")]
+
+    def kill(self, words: str) -> None:
+        """Kill the processes in pods that have these words on their command line, as a crash would.
+
+        Raises:
+            AssertionError: there are none.
+        """
+        pids = self.processes(words)
+        assert pids, f"nothing runs {words!r}"
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
 
 
 class CommandFailed(AssertionError):

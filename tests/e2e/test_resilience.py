@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,24 +32,26 @@ def test_pods_outlive_a_driver_that_is_killed_and_start_when_it_is_back(
 ) -> None:
     names = [f"pod-{number}" for number in range(10)]
     cluster.apply(*(pods.pod(name, namespace, volumes={"deps": volume("deps")}) for name in names))
-    for pid in cluster.machine.processes("goldlink-csi node"):
-        os.kill(pid, signal.SIGKILL)
+    cluster.machine.kill("goldlink-csi node")
     assert pods.run(cluster, namespace, reader, READ) == (0, "content\nro\n")
     pods.wait_for(cluster, namespace, *names, timeout=200)
     assert pods.run(cluster, namespace, reader, READ) == (0, "content\nro\n")
     assert pods.run(cluster, namespace, names[0], READ) == (0, "content\nro\n")
     assert registered(cluster)
     assert goldlink.users("deps") == 11
+    assert goldlink.restarts("driver") == 1
 
 
 def test_a_pod_that_ends_while_the_driver_is_away_is_cleaned_up_after(
     cluster: Cluster, goldlink: Goldlink, namespace: str, reader: str
 ) -> None:
+    kubelet_said = (cluster.logs / "kubelet.log").stat().st_size
     goldlink.stop_nodes()
     cluster.wait("the deregistration", lambda: not registered(cluster))
     assert pods.run(cluster, namespace, reader, READ) == (0, "content\nro\n")
     cluster.kubectl("delete", "pod", reader, f"--namespace={namespace}", "--wait=false", "--grace-period=1")
-    cluster.wait("kubelet's tries", lambda: "not found in the list of registered CSI drivers" in kubelet_log(cluster))
+    tried = "not found in the list of registered CSI drivers"
+    cluster.wait("kubelet's tries", lambda: tried in kubelet_log(cluster, since=kubelet_said))
     goldlink.start_nodes()
     cluster.delete("pod", reader, namespace=namespace)
     cluster.wait("the end of the volume", lambda: goldlink.users("deps") == 0)
@@ -89,8 +89,7 @@ def test_kubelet_finds_driver_and_volumes_again_after_a_crash(
 
 def test_volumes_need_no_fetcher(cluster: Cluster, goldlink: Goldlink, namespace: str, reader: str) -> None:
     """What is on the node is published also while the fetcher is down."""
-    for pid in cluster.machine.processes("cachefetch run"):
-        os.kill(pid, signal.SIGKILL)
+    cluster.machine.kill("cachefetch run")
     cluster.apply(pods.pod("other", namespace, volumes={"deps": volume("deps")}))
     pods.wait_for(cluster, namespace, "other")
     assert pods.run(cluster, namespace, "other", READ) == (0, "content\nro\n")
@@ -103,6 +102,6 @@ def registered(cluster: Cluster) -> bool:
     return any(driver["name"] == DRIVER and driver["nodeID"] == HOSTNAME for driver in drivers)
 
 
-def kubelet_log(cluster: Cluster) -> str:
-    """What kubelet has said."""
-    return (cluster.logs / "kubelet.log").read_text(errors="replace")
+def kubelet_log(cluster: Cluster, since: int) -> str:
+    """What kubelet has said after that many bytes."""
+    return (cluster.logs / "kubelet.log").read_bytes()[since:].decode(errors="replace")

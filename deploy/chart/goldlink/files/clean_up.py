@@ -4,6 +4,7 @@ Refuses while volumes are mounted, names them, and looks again; done, it makes t
 """
 
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -36,6 +37,7 @@ def clean(state_dir: Path) -> None:
 
 def main() -> None:
     """Clean, then wait for the end of the pod."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     state_dir = Path(sys.argv[1])
     while places := mounted(state_dir):
         print(f"volumes are still mounted, delete their pods: {' '.join(places)}", flush=True)
@@ -44,8 +46,7 @@ def main() -> None:
     DONE.touch()
     left = sorted(entry.name for entry in state_dir.iterdir())
     print(f"{state_dir} is clean" + (f", but for what is not goldlink's: {' '.join(left)}" if left else ""), flush=True)
-    while True:
-        time.sleep(3600)
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def users(pods: list[dict], volumes: list[dict], driver: str) -> list[str]:
     """One line for each pod and each PersistentVolume with a volume of the driver."""
     lines = []
     for pod in pods:
-        named = [volume["name"] for volume in pod["spec"].get("volumes", []) if volume.get("csi", {}).get("driver") == driver]
+        named = [
+            volume["name"] for volume in pod["spec"].get("volumes", []) if volume.get("csi", {}).get("driver") == driver
+        ]
         if named and pod.get("status", {}).get("phase") not in OVER:
             lines.append(f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} has volume {', '.join(named)}")
     for volume in volumes:
