@@ -106,6 +106,7 @@ class Stage:
         self._limits = limits or Limits()
         self._on_bytes = on_bytes
         self._ahead = 0
+        self._measures = False
         self._entries = 0
         self._bytes = 0
         self._bytes_at_check = -_SPACE_CHECK_BYTES
@@ -135,6 +136,11 @@ class Stage:
         """So many bytes of content are in `scratch`: heard now, and not again when they are staged from there."""
         self._ahead += count
         self._on_bytes(count)
+
+    def measured(self, content: Readable) -> Readable:
+        """`content`, whose reading is heard instead of what is staged: an archive is announced as large as it is."""
+        self._measures = True
+        return _Measured(content, self._on_bytes)
 
     def directory(self, path: bytes, mtime_ns: int, token: bytes = b"") -> None:
         """A directory; it may be there already, made for an entry below it."""
@@ -265,9 +271,9 @@ class Stage:
             sha256.update(chunk)
             _write_all(fd, chunk)
             written += len(chunk)
-            heard = min(self._ahead, len(chunk))
-            self._ahead -= heard
-            self._on_bytes(len(chunk) - heard)
+            heard = len(chunk) if self._measures else min(self._ahead, len(chunk))
+            self._ahead -= min(self._ahead, heard)
+            self._on_bytes(len(chunk) - heard)  # also when that is nothing: whoever listens may end the fetch
         return written, sha256.hexdigest()
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
@@ -334,6 +340,19 @@ class Stage:
                 f"less than {share:.0%} of the space or inodes of the state directory's file system would stay free: "
                 "free some, or lower `retain`, or set maxBytes"
             )
+
+
+class _Measured:
+    """Tells how much is read of what it wraps."""
+
+    def __init__(self, content: Readable, on_bytes: Callable[[int], None]) -> None:
+        self._content = content
+        self._on_bytes = on_bytes
+
+    def read(self, size: int, /) -> bytes:
+        chunk = self._content.read(size)
+        self._on_bytes(len(chunk))
+        return chunk
 
 
 def _directory(path: bytes, mtime_ns: int) -> Entry:

@@ -260,6 +260,11 @@ def length(answer: httpx2.Response) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
+def whole(answer: httpx2.Response) -> int | None:
+    """Bytes of the whole file that an answer 200, 206 or 416 announces; None when it does not say."""
+    return length(answer) if answer.status_code == HTTPStatus.OK else _content_range(answer)[1]
+
+
 def _content_range(answer: httpx2.Response) -> tuple[int | None, int | None]:
     """Start and size of the whole that an answer 206 or 416 names (RFC 9110, 14.4)."""
     match = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))

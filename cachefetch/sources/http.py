@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachefetch.errors import DataError
 from cachefetch.sources import web
-from cachefetch.sources.download import Download, length
+from cachefetch.sources.download import Download, whole
 from cachefetch.sources.http_auth import make_auth
 from cachefetch.sources.single import Single, stage_single
 from cachefetch.urls import Format, file_name, redact
@@ -69,10 +69,13 @@ class HttpSource:
                 if digest == meta.get("digest"):
                     return None
             conditions = {} if digest else _conditions(meta)
-            with web.get(client, self._config.url, conditions, self._patience()) as answer:
+            # One byte: whatever the server sends ahead before we hang up is transferred for nothing. A HEAD would do
+            # without, but a signed URL is often signed for GET only.
+            look = {"Range": "bytes=0-0", **conditions}
+            with web.get(client, self._config.url, look, self._patience()) as answer:
                 if answer.status_code == HTTPStatus.NOT_MODIFIED:
                     return None
-                size = length(answer)
+                size = whole(answer)
         return HttpSnapshot(self._config, digest, size, self._client, self._patience)
 
     def _look_up(self, client: httpx2.Client, sums: str) -> str:

@@ -55,15 +55,20 @@ def stage_single(download: Arriving, what: Single, stage: Stage, proof: Proof | 
         SourceError: as the download says.
     """
     try:
-        if proof is None:
-            _stage(download, download, what, stage)
+        content = stage.measured(download)
+        if proof is None and what.kind is not Format.ZIP:
+            _stage(content, what, stage)
         else:
-            while chunk := download.read(_CHUNK):
-                stage.arrived(len(chunk))
+            while content.read(_CHUNK):
+                pass
             download.finish()
-            proof.check(download.path)
+            if proof is not None:
+                proof.check(download.path)
             with download.path.open("rb") as file:
-                _stage(file, download, what, stage)
+                if what.kind is Format.ZIP:
+                    unpack_zip(file, stage)
+                else:
+                    _stage(file, what, stage)
         return download.finish()
     except UnsafeEntry:  # the bytes are what the origin has; fetching them again would change nothing
         raise
@@ -72,12 +77,8 @@ def stage_single(download: Arriving, what: Single, stage: Stage, proof: Proof | 
         raise
 
 
-def _stage(content: Readable, download: Arriving, what: Single, stage: Stage) -> None:
+def _stage(content: Readable, what: Single, stage: Stage) -> None:
     if what.kind is Format.FILE:
         stage.file(what.name, _FILE_MODE, what.mtime_ns, content)
-    elif what.kind is Format.ZIP:
-        download.finish()
-        with download.path.open("rb") as file:
-            unpack_zip(file, stage)
     else:
         unpack_tar(content, what.kind, stage)

@@ -399,6 +399,20 @@ def test_a_hardlink_keeps_its_token_for_the_next_version(store: Store) -> None:
         assert stage.keep(b"two", 0o644, MTIME, b"t1")
 
 
+def test_of_an_archive_its_own_bytes_are_heard_and_whoever_listens_hears_of_every_piece(tmp_path: Path) -> None:
+    heard: list[int] = []
+    index = Index.create(tmp_path / "index")
+    (tmp_path / "new").mkdir()
+    stage = Stage(tmp_path / "new", tmp_path, index, on_bytes=heard.append)
+    archive = stage.measured(io.BytesIO(b"packed"))
+    assert archive.read(4) == b"pack"
+    stage.file(b"a", 0o644, 0, io.BytesIO(b"much more than was packed"))
+    assert archive.read(4) == b"ed"
+    assert heard == [4, 0, 2]
+    stage.close()
+    index.close()
+
+
 def test_bytes_that_were_heard_of_when_they_arrived_are_not_heard_of_again(tmp_path: Path) -> None:
     """But the listener is called for every piece, because it is what interrupts a fetch."""
     heard: list[int] = []

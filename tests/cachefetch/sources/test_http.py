@@ -134,7 +134,7 @@ def test_a_broken_download_is_resumed_by_the_next_refresh(httpd: Httpd, fetched:
     httpd.requests.clear()
     refresh(fetched, url, digest=digest(ZST))
     assert len(fetched.entries()) == 51
-    assert [seen.headers.get("Range") for seen in httpd.requests] == [None, f"bytes={have}-"]
+    assert [seen.headers.get("Range") for seen in httpd.requests] == ["bytes=0-0", f"bytes={have}-"]
     assert httpd.requests[1].sent == len(ZST) - have
     assert partial(tmp_path) == []
 
@@ -152,7 +152,7 @@ def test_an_unsafe_archive_is_not_downloaded_again(httpd: Httpd, fetched: Fetche
     for _ in range(2):
         with pytest.raises(UnsafeEntry):
             refresh(fetched, httpd.url("/a.tar"))
-        sent = [seen.sent for seen in httpd.requests if "Range" in seen.headers]
+        sent = [seen.sent for seen in httpd.requests if seen.headers.get("Range", "bytes=0-0") != "bytes=0-0"]
     assert sent
     assert max(sent) < len(data)
 
