@@ -277,6 +277,6 @@ def _failure(error: Exception, url: str) -> SourceError | UnsafeEntry:
 def _remedy(status: int) -> str:
     if status in {401, 403}:
         return "give credentials that may list and read it"
-    if status in {301, 307, 404}:
+    if status in {301, 307, 400, 404}:  # 400 and redirects are what S3 answers in another region
         return "correct the bucket, its `region` or `endpoint`"
     return "look at the service, or wait"
