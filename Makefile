@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST ?=
+BENCH ?=
 
 .PHONY: help setup demo test lint format proto verify lock packages sanity bench clean
 
@@ -52,8 +53,10 @@ lock: $(READY) ## Write the locked requirements anew from pyproject.toml
 sanity: $(READY) packages ## csi-sanity against the driver, as one process and split
 	@$(BIN)/python -m pytest tests/conformance
 
-bench: $(READY) ## Measure the link engine against cp -al
-	@$(BIN)/python bench/link.py
+bench: $(READY) ## Measure everything on the page docs/benchmarks.md, and write it anew (root, 15 minutes)
+	@tests/tools/packages.sh bench/apt-packages.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@$(BIN)/python bench/run.py --publish $(BENCH)
 
 clean: ## Remove everything that was made here
 	@rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

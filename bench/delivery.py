@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.request import urlopen
 
 from bench.samples import Row, run, shell, summary, timed
 from csi import syscalls
-from tests.csi.driver import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.csi.driver import Driver
-
-_PORT_LINE = "Serving HTTP on 127.0.0.1 port "
 
 
 @dataclass(frozen=True)
@@ -119,18 +113,3 @@ def build_golink(directory: Path) -> Path:
     source = root / "bench" / "golink"
     subprocess.run([go, "build", "-o", binary, "."], check=True, cwd=source, env={**os.environ, "GOTOOLCHAIN": "local"})
     return binary
-
-
-@contextmanager
-def web(directory: Path) -> Iterator[str]:
-    """An HTTP server of the directory on the loopback interface, as a process of its own; its URL."""
-    command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(directory), "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
-        try:
-            assert server.stdout
-            line = server.stdout.readline()
-            url = f"http://127.0.0.1:{line.removeprefix(_PORT_LINE).split()[0]}"
-            until(lambda: urlopen(url).status == 200)
-            yield url
-        finally:
-            server.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,12 @@ class Calls:
     publish: list[float] = field(default_factory=list)
     unpublish: list[float] = field(default_factory=list)
 
+    def add(self, other: Calls) -> None:
+        """Take over the calls of another one."""
+        self.probe += other.probe
+        self.publish += other.publish
+        self.unpublish += other.unpublish
+
     def rows(self, **circumstances: str | float) -> list[Row]:
         """One row a method."""
         return [
@@ -39,8 +46,10 @@ class Calls:
 
 def declare(driver: Driver, pools: dict[str, int]) -> None:
     """Write the configuration: these caches, with pools of these sizes."""
-    lines = [f"- {{name: {name}, source: {{type: directory, path: /srv}}, pool: {pool}}}" for name, pool in pools.items()]
-    driver.config.write_text("caches:\n" + "\n".join(lines) + "\n")
+    lines = [
+        f"- {{name: {name}, source: {{type: directory, path: /srv}}, pool: {pool}}}" for name, pool in pools.items()
+    ]
+    driver.config.write_text("\n".join(["caches:", *lines]) + "\n" if lines else "caches: []\n")
 
 
 def ready(driver: Driver, cache: str) -> list[Path]:
@@ -58,6 +67,8 @@ def wait_ready(driver: Driver, pools: dict[str, int]) -> None:
 def cycles(driver: Driver, client: Client, cache: str, count: int, *, name: str, cold: bool = False) -> Calls:
     """`count` times Probe, publish, unpublish; with `cold` the kernel forgets its dentries and inodes before each."""
     calls = Calls()
+    if cold:
+        os.sync()  # what is dirty cannot be dropped
     for number in range(count):
         volume = f"{name}-{number}"
         target = driver.target(volume)
@@ -96,9 +107,7 @@ def concurrent(driver: Driver, cache: str, callers: int, count: int, *, name: st
         seconds = time.perf_counter() - started
     total = Calls()
     for each in done:
-        total.probe += each.probe
-        total.publish += each.publish
-        total.unpublish += each.unpublish
+        total.add(each)
     return total, len(total.publish) / seconds
 
 

@@ -46,8 +46,7 @@ def summary(seconds: Sequence[float]) -> Row:
 
 
 def drop_caches(what: int) -> None:
-    """Let the kernel forget what it keeps in memory of files; what is dirty is written first, so that it can."""
-    subprocess.run(["sync"], check=True)
+    """Let the kernel forget what it keeps in memory of files, except for what is dirty: see sync(2)."""
     _DROP_CACHES.write_text(str(what))
 
 

@@ -21,11 +21,13 @@ _SPREAD = 1 << 32
 
 @dataclass(frozen=True)
 class Tree:
-    """A tree of `files` files of 0.2 to 2.8 KiB, of which a share is other than in version 0."""
+    """A tree of `files` files, of which a share is other than in version 0."""
 
     files: int
     version: int = 0
     changed: float = 0.0
+    mean: int = 1500
+    """Bytes of a file on average; sizes go from a tenth of it to nearly twice as much."""
 
     def items(self) -> Iterator[File]:
         """What a source would deliver."""
@@ -36,7 +38,7 @@ class Tree:
         place = (number * _HASH) % _SPREAD
         version = self.version if place < self.changed * _SPREAD else 0
         line = f"exports.n{number} = {version}; // {place:x}\n".encode()
-        return line * (1 + (200 + place % 2600) // len(line))
+        return line * (1 + (self.mean // 10 + place % (self.mean * 18 // 10)) // len(line))
 
 
 def path_of(number: int) -> bytes:

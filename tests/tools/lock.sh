@@ -5,3 +5,4 @@ options=(--quiet --no-header --no-emit-index-url --generate-hashes --universal -
 "$1" -m pip install --quiet uv
 "$1" -m uv pip compile "${options[@]}" --extra dev pyproject.toml --output-file requirements/dev.txt
 "$1" -m uv pip compile "${options[@]}" pyproject.toml --output-file requirements/run.txt
+"$1" -m uv pip compile "${options[@]}" --extra bench --constraint requirements/dev.txt pyproject.toml --output-file requirements/bench.txt
