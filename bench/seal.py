@@ -162,7 +162,8 @@ def publish(node: Any, place: Path, controller: Any, name: str) -> float:
 
 def mkfs(tree: Path, image: Path) -> float:
     """Seconds that mkfs.erofs took."""
-    command = ["mkfs.erofs", "--quiet", "-x-1", "--all-root", "-U", "00000000-0000-0000-0000-000000000000", image, tree]
+    uuid = "00000000-0000-0000-0000-000000000000"
+    command = ["mkfs.erofs", "--quiet", "-x-1", "--all-root", "-U", uuid, str(image), str(tree)]
     started = time.perf_counter()
     subprocess.run(command, check=True, env={**os.environ, "SOURCE_DATE_EPOCH": str(2**64 - 2)})
     seconds = time.perf_counter() - started

@@ -79,28 +79,49 @@ class DiskFiles:
     def making(self) -> Iterator[Path]:
         """A directory to make something in, which is then renamed away; what is left of it is deleted.
 
-        It is locked, so that `orphans` of other processes can be told from work under way.
+        The lock beside it is there before and after it, and held all the time, so that `discard_orphans` can tell work
+        under way from what a killed process left.
         """
-        place = self.staging / secrets.token_hex(16)
-        place.mkdir(mode=0o700)
-        try:
-            (place / _LOCK).touch(mode=0o600)
-            with _held(_acquire(place / _LOCK, fcntl.LOCK_EX)):
-                yield place
-        finally:
-            remove(place)
-
-    def orphans(self) -> list[Path]:
-        """Directories of `making` whose process is gone."""
-        found = []
-        for place in self.staging.iterdir():
+        fd, lock = self._begin()
+        place = lock.with_suffix("")
+        with _held(fd):
             try:
-                fd = _acquire(place / _LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, FileNotFoundError):
+                place.mkdir(mode=0o700)
+                yield place
+            finally:
+                remove(place)
+                lock.unlink()
+
+    def discard_orphans(self) -> int:
+        """Discard what `making` was making in processes that are gone; returns how many directories that were."""
+        count = 0
+        for path in list(self.staging.iterdir()):
+            lock = path.with_suffix(".lock")
+            if path == lock:
+                count += self._discard_orphan(lock)
+            elif not lock.exists():
+                self.discard(path)
+                count += 1
+        return count
+
+    def _begin(self) -> tuple[int, Path]:
+        while True:
+            lock = self.staging / f"{secrets.token_hex(16)}.lock"
+            lock.touch(mode=0o600)
+            try:
+                return _acquire(lock, fcntl.LOCK_EX), lock
+            except FileNotFoundError:  # taken for an orphan in the moment before it was held
                 continue
-            os.close(fd)
-            found.append(place)
-        return found
+
+    def _discard_orphan(self, lock: Path) -> bool:
+        try:
+            fd = _acquire(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        with _held(fd):
+            self.discard(lock.with_suffix(""))
+            lock.unlink()
+        return True
 
     def discard(self, place: Path) -> None:
         """Rename it away, to be deleted later; absent is fine."""
@@ -143,7 +164,6 @@ class Shelf(Generic[Record]):
     def add(self, made: Path, record: Record) -> bool:
         """Let the directory `made` be that of the new record; False when there is one of that id already."""
         durable.replace(made / _RECORD, msgspec.json.encode(record))
-        (made / _LOCK).touch(mode=0o600)
         return appear(made, self.place(record.id))
 
     def ids(self) -> list[str]:
@@ -247,7 +267,8 @@ def remove(place: Path) -> None:
 
 
 def appear(made: Path, place: Path) -> bool:
-    """Rename the directory `made` to `place`, durably; False when something is there already."""
+    """Rename the directory `made` to `place`, durably and with a lock in it; False when something is there already."""
+    (made / _LOCK).touch(mode=0o600)
     try:
         made.rename(place)
     except OSError as error:

@@ -59,10 +59,10 @@ class References:
 
     def sweep(self) -> int:
         """Discard what crashes left behind and whose retention is over; returns how many things that were."""
-        orphans = self._files.orphans()
-        for place in orphans:
-            self.discard(place)
-        return len(orphans) + len(self._stale_images()) + len(self._stale_snapshots())
+        orphans = self._files.discard_orphans()
+        if orphans:
+            self._on_discard()
+        return orphans + len(self._stale_images()) + len(self._stale_snapshots())
 
     def _stale_images(self) -> list[Path]:
         stale = []

@@ -121,14 +121,42 @@ def test_users_keep_out_who_drops_and_the_other_way_round(disk_files: DiskFiles)
         assert (there, alone) == (False, False)
 
 
-def test_orphans_are_those_whose_maker_is_gone(disk_files: DiskFiles) -> None:
-    with disk_files.making() as place:
-        assert disk_files.orphans() == []
-        kept = place
-    assert not kept.exists()
-    kept.mkdir()
-    (kept / "lock").touch()
-    assert disk_files.orphans() == [kept]
+@pytest.mark.parametrize("left", [(), ("lock",), ("place",), ("lock", "place")])
+def test_what_a_killed_process_left_is_an_orphan_and_work_under_way_is_not(
+    disk_files: DiskFiles, left: tuple[str, ...]
+) -> None:
+    """Whatever the moment of the kill: before the directory, in it, or after."""
+    place = disk_files.staging / "0f"
+    if "lock" in left:
+        place.with_suffix(".lock").touch()
+    if "place" in left:
+        place.mkdir()
+        (place / "image").touch()
+    with disk_files.making() as live:
+        (live / "image").write_text("x")
+        assert disk_files.discard_orphans() == bool(left)
+        assert {path.stem for path in disk_files.staging.iterdir()} == {live.name}
+        assert (live / "image").exists()
+    assert list(disk_files.staging.iterdir()) == []
+
+
+def test_no_work_is_lost_to_a_sweep_at_the_same_time(disk_files: DiskFiles) -> None:
+    stop = threading.Event()
+
+    def sweep() -> int:
+        swept = 0
+        while not stop.is_set():
+            swept += disk_files.discard_orphans()
+        return swept
+
+    with ThreadPoolExecutor(2) as pool:
+        sweeper = pool.submit(sweep)
+        for number in range(300):
+            with disk_files.making() as place:
+                (place / "image").write_text(str(number))
+                assert (place / "image").read_text() == str(number)
+        stop.set()
+        sweeper.result()
 
 
 def test_node_that_comes_first_leaves_the_directories_to_the_owner(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_growing_replaces_the_image_in_one_step(kit: Kit) -> None:
     assert kit.files.image(disk).stat().st_ino != before
     assert kit.images.expand(disk.id, Range(3 * MiB), SECONDS) == grown
     with pytest.raises(OutOfRange):
-        kit.images.expand(disk.id, Range(8 * MiB, 2**62), SECONDS) and kit.images.expand(disk.id, Range(2**60), SECONDS)
+        kit.images.expand(disk.id, Range(2**60), SECONDS)
     with pytest.raises(UnknownVolume):
         kit.images.expand("disk-x", Range(1), SECONDS)
 
