@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from tests.cachefetch.fakes import CACHE
-from tests.csi.driver import POOLED, until
+from tests.csi.driver import POOL, POOLED, listing, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,29 +111,55 @@ def test_at_any_step_of_an_unpublish(either: Driver, version: Version) -> None:
     until(lambda: list(driver.store.trash.iterdir()) == [])
 
 
-@pytest.mark.parametrize("thread", ["MainThread", "reaper"])
-def test_at_any_step_of_the_recovery_and_of_its_clean_up(driver: Driver, version: Version, thread: str) -> None:
+def test_at_any_step_of_the_recovery(driver: Driver, version: Version) -> None:
     """A start that is killed leaves nothing that the next start cannot finish."""
     driver.publish("bystander")
     driver.end()
-    survived = 0
+    kills = survived = 0
     for number in range(1, MOST_STEPS):
         half_made(driver, f"v{number}", version)
-        process = driver.launch(python=(*RUNNER, "kill", thread, str(number)))
+        process = driver.launch(python=(*RUNNER, "kill", "MainThread", str(number)))
         until(lambda process=process: process.poll() is not None or driver.listens())
-        if thread == "reaper":
-            until(lambda process=process: process.poll() is not None or list(driver.store.trash.iterdir()) == [])
-        survived = survived + 1 if process.poll() is None else 0
+        kills, survived = (kills, survived + 1) if process.poll() is None else (kills + 1, 0)
         assert driver.end() == -signal.SIGKILL
         assert driver.targets / "bystander" / "mount" in driver.mounts()
         if survived == 3:
             break
     else:
         pytest.fail("the start has no end")
+    assert kills > 10
     driver.start()
     driver.check()
     check_bystander(driver)
     assert driver.store.records.ids() == ["bystander"]
+    until(lambda: list(driver.store.trash.iterdir()) == [])
+
+
+def test_at_any_step_of_making_ready_trees(driver: Driver, version: Version) -> None:
+    """What was half-made never becomes ready; what was ready is taken by the next process."""
+    driver.config.write_text(POOLED)
+    driver.publish("bystander")
+    driver.end()
+    kills = 0
+    for number in range(1, MOST_STEPS):
+        for place in driver.ready():
+            driver.store.discard(place)
+        process = driver.launch(python=(*RUNNER, "kill", "pool", str(number)))
+        until(lambda process=process: process.poll() is not None or len(driver.ready()) == POOL)
+        died = process.poll() is not None
+        kills += died
+        assert driver.end() == -signal.SIGKILL
+        golden = listing(driver.store.tree(CACHE, version.id))
+        assert all(listing(place) == golden for place in driver.ready())
+        if not died:
+            break
+    else:
+        pytest.fail("the pool is never full")
+    assert kills > 5
+    driver.start()
+    until(lambda: len(driver.ready()) == POOL)
+    assert [place for place in driver.state.glob("pool/deps/*/*") if place not in driver.ready()] == []
+    check_bystander(driver)
     until(lambda: list(driver.store.trash.iterdir()) == [])
 
 
