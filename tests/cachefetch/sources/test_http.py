@@ -5,17 +5,20 @@ import io
 import os
 import subprocess
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cachefetch.config import Directory, Http
-from cachefetch.errors import DataError, SourceError, UnsafeEntry
+from cachefetch.errors import ConfigError, DataError, SourceError, UnsafeEntry
+from cachefetch.sourceconfig import FileVerify, HttpAuth, Minisign
 from cachefetch.sources import open_source
 from cachefetch.sources.directory import DirectorySource
 from cachefetch.sources.http import HttpSource
 from cachefetch.sources.web import Patience
 from cachefetch.urls import Format
+from tests.cachefetch.httpd import running
+from tests.cachefetch.sources.signer import Signer
 from tests.cachefetch.sources.test_tar import entry, tar
 
 if TYPE_CHECKING:
@@ -33,8 +36,8 @@ def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def refresh(fetched: Fetched, url: str, **more: object) -> Refreshed:
-    config = Http(url=url, **more)  # type: ignore[arg-type]
+def refresh(fetched: Fetched, url: str, **more: Any) -> Refreshed:
+    config = Http(url=url, **more)
     return fetched.refresh(config, HttpSource(config, patience=lambda: Patience(lambda _: None)))
 
 
@@ -194,3 +197,107 @@ def test_a_sha256sums_file_that_disagrees_or_does_not_know_the_file(httpd: Httpd
     httpd.serve("/SUMS", bytes(100), cut_after=[10] * 6)
     with pytest.raises(SourceError, match="cannot be fetched"):
         refresh(fetched, httpd.url("/a.tar"), sha256sums=httpd.url("/SUMS"))
+
+
+@pytest.fixture
+def signer(tmp_path: Path) -> Signer:
+    return Signer(tmp_path / "keys")
+
+
+def verify(signer: Signer, **more: Any) -> FileVerify:
+    signature = more.pop("signature", None)
+    return FileVerify(minisign=Minisign(keys=(signer.key,), signature=signature), **more)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_signed_archive_is_unpacked(httpd: Httpd, fetched: Fetched, signer: Signer, legacy: bool) -> None:
+    httpd.serve("/a.tar.zst", ZST)
+    httpd.serve("/a.tar.zst.minisig", signer.sign(ZST, legacy=legacy))
+    refresh(fetched, httpd.url("/a.tar.zst"), verify=verify(signer))
+    assert len(fetched.entries()) == 51
+    httpd.requests.clear()
+    assert not refresh(fetched, httpd.url("/a.tar.zst"), verify=verify(signer)).changed
+    assert [seen.status for seen in httpd.requests] == [304]
+
+
+def test_without_a_signature_nothing_is_downloaded(httpd: Httpd, fetched: Fetched, signer: Signer) -> None:
+    httpd.serve("/a.tar.zst", ZST)
+    with pytest.raises(DataError, match=r"/a\.tar\.zst has no signature beside it"):
+        refresh(fetched, httpd.url("/a.tar.zst"), verify=verify(signer))
+    assert [seen.path for seen in httpd.requests] == ["/a.tar.zst", "/a.tar.zst.minisig"]
+    assert fetched.version == ""
+
+
+def test_a_wrong_signature_publishes_and_keeps_nothing(
+    httpd: Httpd, fetched: Fetched, signer: Signer, tmp_path: Path
+) -> None:
+    httpd.serve("/a.tar.zst", ZST)
+    httpd.serve("/a.sig", signer.sign(ZST[:-1] + b"x"))
+    more = {"verify": verify(signer, signature=httpd.url("/a.sig"))}
+    with pytest.raises(DataError, match="is not what key"):
+        refresh(fetched, httpd.url("/a.tar.zst"), **more)
+    assert fetched.version == ""
+    assert partial(tmp_path) == []
+    httpd.serve("/a.sig", signer.sign(ZST))
+    assert refresh(fetched, httpd.url("/a.tar.zst"), **more).changed
+
+
+def test_a_signature_that_is_not_required_is_not_waited_for(httpd: Httpd, fetched: Fetched, signer: Signer) -> None:
+    httpd.serve("/a.tar.zst", ZST)
+    assert refresh(fetched, httpd.url("/a.tar.zst"), verify=verify(signer, require=False)).changed
+
+
+def test_a_server_that_is_down_is_no_missing_signature(httpd: Httpd, fetched: Fetched, signer: Signer) -> None:
+    httpd.serve("/a.tar.zst", ZST)
+    httpd.serve("/a.tar.zst.minisig", b"", statuses=[403])
+    with pytest.raises(SourceError, match="answers 403"):
+        refresh(fetched, httpd.url("/a.tar.zst"), verify=verify(signer, require=False))
+    assert fetched.version == ""
+
+
+def test_a_login_goes_to_the_server_of_the_url_and_to_no_other(
+    httpd: Httpd, fetched: Fetched, signer: Signer, tmp_path: Path
+) -> None:
+    """Neither to that of the digests, nor to that of the signature, nor after a redirect."""
+    (tmp_path / "token").write_text("hunter2")
+    with running() as other:
+        httpd.serve("/a.tar", b"", redirect=other.url("/b.tar"))
+        other.serve("/b.tar", ARCHIVE)
+        other.serve("/sums", sums((ARCHIVE, "  a.tar")))
+        other.serve("/sig", signer.sign(ARCHIVE))
+        refresh(
+            fetched,
+            httpd.url("/a.tar"),
+            auth=HttpAuth(bearer_file=str(tmp_path / "token")),
+            sha256sums=other.url("/sums"),
+            verify=verify(signer, signature=other.url("/sig")),
+        )
+        assert {seen.path for seen in other.requests} == {"/b.tar", "/sums", "/sig"}
+        assert all("Authorization" not in seen.headers for seen in other.requests)
+    assert [seen.headers["Authorization"] for seen in httpd.requests] == ["Bearer hunter2"] * 2
+    assert len(fetched.entries()) == 51
+
+
+def test_a_netrc_file_of_the_user_is_not_read_behind_ones_back(
+    httpd: Httpd, fetched: Fetched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password hunter2\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    httpd.serve("/a.tar", ARCHIVE)
+    refresh(fetched, httpd.url("/a.tar"))
+    assert all("Authorization" not in seen.headers for seen in httpd.requests)
+    refresh(fetched, httpd.url("/a.tar"), auth=HttpAuth(netrc_file=str(tmp_path / ".netrc")))
+    assert "Authorization" in httpd.requests[-1].headers
+
+
+def test_a_secret_is_read_anew_at_each_refresh(httpd: Httpd, fetched: Fetched, tmp_path: Path) -> None:
+    httpd.serve("/a.tar", ARCHIVE)
+    more = {"auth": HttpAuth(username="me", password_file=str(tmp_path / "p"))}
+    with pytest.raises(ConfigError, match=r"/p cannot be read: .* correct `passwordFile`"):
+        refresh(fetched, httpd.url("/a.tar"), **more)
+    for password in ("one", "two"):
+        (tmp_path / "p").write_text(password)
+        refresh(fetched, httpd.url("/a.tar"), **more)
+    assert httpd.requests[0].headers["Authorization"] != httpd.requests[-1].headers["Authorization"]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cachefetch.errors import ConfigError, SourceError
-from cachefetch.sources.web import Interrupted, Patience, Refused, get, make_client
+from cachefetch.errors import ConfigError, DataError, SourceError
+from cachefetch.sources.web import Interrupted, Patience, Refused, get, make_client, read
 from tests.cachefetch.httpd import Httpd, running
 
 if TYPE_CHECKING:
@@ -206,3 +206,23 @@ def test_credentials_do_not_follow_a_redirect_elsewhere(httpd: Httpd) -> None:
         httpd.serve("/a", b"", redirect=other.url("/b"))
         fetch(httpd.url("/a", user="me:hunter2"))
         assert "Authorization" not in other.requests[0].headers
+
+
+def test_a_small_answer_is_read_whole_also_when_it_breaks_off(httpd: Httpd) -> None:
+    httpd.serve("/a", bytes(1000), cut_after=[10, 999], headers={"Link": "x"})
+    clock = Clock()
+    with make_client() as client:
+        body, headers = read(client, httpd.url("/a"), {}, clock.patience(), limit=1000)
+    assert (body, headers["Link"], len(clock.waits)) == (bytes(1000), "x", 2)
+
+
+def test_an_answer_without_end_is_not_read_to_it(httpd: Httpd) -> None:
+    httpd.serve("/a", bytes(1 << 20), chunked=True)
+    with make_client() as client, pytest.raises(DataError, match="is larger than 1000 bytes"):
+        read(client, httpd.url("/a"), {}, Clock().patience(), limit=1000)
+
+
+def test_an_answer_that_always_breaks_off_is_given_up(httpd: Httpd) -> None:
+    httpd.serve("/a", bytes(1000), cut_after=[10] * 6)
+    with make_client() as client, pytest.raises(SourceError, match="cannot be fetched"):
+        read(client, httpd.url("/a"), {}, Clock().patience(), limit=1000)
