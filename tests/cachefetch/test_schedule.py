@@ -151,6 +151,67 @@ def test_the_longest_due_comes_first() -> None:
     assert [taken.name for taken in iter(lambda: table.take(7), None)] == ["late", "later"]
 
 
+def test_what_is_asked_for_is_due_at_once_and_before_what_is_merely_due() -> None:
+    table = timetable(cache("due"), cache("asked", prefetch=Prefetch.ON_DEMAND))
+    table.ask("asked", 1)
+    assert [taken.name for taken in iter(lambda: table.take(2), None)] == ["asked", "due"]
+
+
+def test_who_asks_does_not_shorten_the_back_off_but_the_impatient_does() -> None:
+    table = timetable(cache(), draw=0.0)
+    table.failed(take(table, 0), now=0)
+    table.ask("deps", 1)
+    assert table.take(4.9) is None
+    table.ask("deps", 1, impatient=True)
+    assert table.take(1) == cache()
+
+
+@pytest.mark.parametrize("impatient", [True, False])
+def test_asked_for_while_it_runs_it_runs_once_more(impatient: bool) -> None:
+    table = timetable(cache())
+    taken = take(table, 0)
+    table.ask("deps", 1, impatient=impatient)
+    table.succeeded(taken, 2)
+    table.succeeded(take(table, 2), 3)
+    assert table.take(4) is None
+
+
+def test_asked_for_while_it_runs_and_fails_only_the_impatient_skips_the_back_off() -> None:
+    for impatient in (True, False):
+        table = timetable(cache())
+        taken = take(table, 0)
+        table.ask("deps", 1, impatient=impatient)
+        table.failed(taken, 2)
+        assert (table.take(2) is not None) is impatient
+
+
+def test_what_is_nobodys_fault_is_tried_again_without_being_counted() -> None:
+    table = timetable(cache(), draw=0.0)
+    assert table.failed(take(table, 0), 0, counts=False) == BACKOFF_LEAST
+    assert table.look("deps").failures == 0
+
+
+def test_failures_of_an_earlier_process_count() -> None:
+    table = timetable(cache(), draw=0.0)
+    table.resume("deps", 3, 50)
+    assert table.look("deps") == (50, 3, False)
+    assert table.failed(take(table, 50), 50) == 40
+
+
+def test_who_has_asked_already_is_not_put_off_by_failures_of_an_earlier_process() -> None:
+    table = timetable(cache())
+    table.ask("deps", 0)
+    table.resume("deps", 3, 50)
+    assert table.take(0) == cache()
+
+
+def test_what_runs_has_no_time() -> None:
+    table = timetable(cache())
+    take(table, 0)
+    assert table.look("deps") == (None, 0, True)
+    assert table.running == 1
+
+
 class AnyLife(RuleBasedStateMachine):
     """Whatever happens in whatever order, no cache runs twice at a time and none is forgotten."""
 
@@ -177,6 +238,12 @@ class AnyLife(RuleBasedStateMachine):
             assert taken.name not in self.running
             assert taken == self.declared[taken.name]
             self.running[taken.name] = taken
+
+    @rule(data=st.data(), impatient=st.booleans())
+    def ask(self, data: st.DataObject, impatient: bool) -> None:
+        if self.declared:
+            name = data.draw(st.sampled_from(sorted(self.declared)))
+            self.table.ask(name, self.now, impatient=impatient)
 
     @rule(data=st.data(), ends_well=st.booleans())
     def end(self, data: st.DataObject, ends_well: bool) -> None:
