@@ -269,6 +269,20 @@ def test_a_withdrawn_version_is_absent_rather_than_wrong(store: Store) -> None:
     assert publish(store, TWO).id == second.id
 
 
+def test_a_damaged_version_that_a_volume_shows_directly_stays_but_no_new_volume_gets_it(store: Store) -> None:
+    """Renaming the golden tree away would empty the running pod's volume; one with a link tree of its own is safe."""
+    version = publish(store, ONE)
+    store.records.write(record("shown", version.id))
+    store.records.write(VolumeRecord(id="linked", cache=CACHE, version=version.id, target="/target", slot="1"))
+    with pytest.raises(Busy, match=r"volumes shown show version .*: delete their pods"):
+        store.drop(CACHE, version.id)
+    assert store.current(CACHE) is None
+    assert store.has(CACHE, version.id)
+    shutil.rmtree(store.records.place("shown"))
+    store.drop(CACHE, version.id)
+    assert not store.has(CACHE, version.id)
+
+
 def test_link_trees_of_a_collected_version_keep_their_files(store: Store) -> None:
     version = publish(store, ONE)
     (store.root / "pool" / "tree").hardlink_to(store.tree(CACHE, version.id) / "a")
