@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ def _calls(tables: Tables) -> Figure:
                 files, [one[2] for one in own], marker=_MARKERS[position], color=colour, linestyle=":",
                 fillstyle="none", label=f"{method}, p99",
             )  # fmt: skip
-        _log(axes, "files in the volume", "")
+        _log(axes, "files in the volume", "", (1, 2, 5))
         axes.set_title(title, loc="left", fontsize=10)
     panels[0].set_ylabel("time of the call")
     panels[0].yaxis.set_major_formatter(FuncFormatter(_milliseconds))
@@ -149,9 +149,9 @@ def _nodes(tables: Tables) -> Figure:
                 lower.plot(nodes, [one[2] for one in own], **style)
         upper.set_title(f"{files:,} files, {size / 2**20:,.0f} MiB", loc="left", fontsize=10)
         for axes in (upper, lower):
-            _log(axes, "", "")
+            _log(axes, "", "", (1, 2, 5))
             axes.set_xticks([4, 16, 64, 256], ["4", "16", "64", "256"])
-            axes.minorticks_off()
+            axes.xaxis.set_minor_locator(NullLocator())
         lower.set_xlabel("nodes")
     panels[0][0].set_ylabel("until the last pod is ready")
     panels[0][0].yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _milliseconds(seconds * 1000, 0)))
@@ -161,9 +161,11 @@ def _nodes(tables: Tables) -> Figure:
     return figure
 
 
-def _log(axes: Axes, across: str, up: str) -> None:
+def _log(axes: Axes, across: str, up: str, subs: tuple[int, ...] = (1,)) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=subs))
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(across)
     axes.set_ylabel(up)
 

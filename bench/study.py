@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import statistics
-import sys
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,6 +19,11 @@ from bench.network import Flow, simulate
 from bench.samples import run, shell
 from bench.trees import Tree
 from bench.web import Origin
+from cachefetch.config import Cache, Http
+from cachefetch.progress import Silent
+from cachefetch.refresh import refresh
+from cachefetch.sources import open_source
+from cachefetch.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,20 +63,16 @@ def measure(place: Path, files: int, mean: int, turns: int) -> list[Measured]:
     served, tree, archive = place / "served", place / "tree", place / "served" / "cache.tar"
     served.mkdir()
     with Origin(served).running() as origin:
-        config = place / "caches.yaml"
-        source = f"{{type: http, url: '{origin.url}/cache.tar'}}"
-        config.write_text(f"caches:\n- {{name: study, source: {source}, refresh: {{manual: true}}}}\n")
         found: dict[str, list[tuple[float, int]]] = {"cold": [], "incremental": [], "warm": [], "each pod": []}
         for turn in range(turns):
             state, pod = place / f"state-{turn}", place / "pod"
-            flags = ("--state-dir", state, "--config", config)
-            refresh = partial(run, sys.executable, "-m", "cachefetch", "refresh", *flags)
+            node = partial(_refresh, Store.open(state), Http(url=f"{origin.url}/cache.tar"))
             mtime = 1_700_000_000 + turn * 10  # another one for each archive: the server tells changes by it
             pack(Tree(files, mean=mean), tree, archive, mtime)
-            found["cold"].append(_counted(origin, refresh))
+            found["cold"].append(_counted(origin, node))
             pack(Tree(files, 1, CHANGED, mean), tree, archive, mtime + 1)
-            found["incremental"].append(_counted(origin, refresh))
-            found["warm"].append(_counted(origin, refresh))
+            found["incremental"].append(_counted(origin, node))
+            found["warm"].append(_counted(origin, node))
             found["each pod"].append(_counted(origin, partial(shell, _DOWNLOAD, f"{origin.url}/cache.tar", pod)))
             run("rm", "-rf", pod, state)
         size = archive.stat().st_size
@@ -147,6 +148,14 @@ def record(measured: Sequence[Measured], path: Path) -> None:
             for nodes in NODES:
                 for time, what, who in fleet(one, nodes):
                     file.write(f'{{"nodes":{nodes},"t":{time:.6f},"what":"{what}","who":"{who}"}}\n')
+
+
+def _refresh(store: Store, source: Http) -> float:
+    """Seconds of one refresh, as the daemon does it: no process is started."""
+    declaration = Cache(name="study", source=source)
+    started = time.perf_counter()
+    refresh(store, declaration, open_source(source), Silent())
+    return time.perf_counter() - started
 
 
 def _counted(origin: Origin, work: Callable[[], float]) -> tuple[float, int]:

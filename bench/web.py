@@ -48,8 +48,11 @@ class _Handler(SimpleHTTPRequestHandler):
     def copyfile(self, source: IO[bytes], outputfile: IO[bytes]) -> None:  # type: ignore[override]
         """Send by sendfile(2), so that the origin takes next to no time of the machine."""
         outputfile.flush()
-        while count := os.sendfile(self.connection.fileno(), source.fileno(), None, 1 << 24):
-            self._origin.sent += count
+        try:
+            while count := os.sendfile(self.connection.fileno(), source.fileno(), None, 1 << 24):
+                self._origin.sent += count
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the client has seen enough, for example that ranges are not offered
 
     def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the name is the base class's
         """Nothing: requests are counted, not listed."""
