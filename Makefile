@@ -11,10 +11,10 @@ READY := $(VENV)/.ready
 PYTEST ?=
 BENCH ?=
 
-.PHONY: help setup demo test lint format proto verify lock packages sanity bench clean
+.PHONY: help setup demo test quick lint format proto verify lock packages programs sanity e2e bench clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make the virtual environment
 
@@ -25,11 +25,17 @@ $(READY): requirements/dev.txt pyproject.toml tests/tools/venv.sh
 packages: ## Install the Debian packages that the tests need (root)
 	@tests/tools/packages.sh tests/apt-packages.txt
 
+programs: packages ## Build what the tests judge with: csi-sanity, Kubernetes, its sidecars and storage suite (20 minutes once)
+	@tests/tools/programs.sh
+
 demo: $(READY) ## Show the main job on this machine: no Kubernetes needed, root not needed
 	@$(BIN)/python deploy/demo/demo.py
 
-test: $(READY) packages lint verify ## Everything: lint, generated files, all tests, coverage
+test: $(READY) packages lint verify programs ## Everything: lint, generated files, all tests, a real Kubernetes, coverage
 	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+
+quick: $(READY) packages ## The tests that take seconds
+	@$(BIN)/python -m pytest -m "not slow and not cluster" -n auto $(PYTEST)
 
 lint: $(READY) ## ruff, mypy strict, import contracts
 	@$(BIN)/ruff check .
@@ -49,6 +55,9 @@ verify: $(READY) ## Fail when a generated file is stale
 
 lock: $(READY) ## Write the locked requirements anew from pyproject.toml
 	@tests/tools/lock.sh $(BIN)/python
+
+e2e: $(READY) programs ## Real pods on a real one-node Kubernetes, and the upstream storage suite
+	@$(BIN)/python -m pytest tests/e2e $(PYTEST)
 
 sanity: $(READY) packages ## csi-sanity against the driver, as one process and split
 	@$(BIN)/python -m pytest tests/conformance
