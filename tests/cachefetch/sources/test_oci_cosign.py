@@ -147,6 +147,30 @@ def test_a_layer_without_a_signature_is_none(notes: dict[str, str] | None) -> No
         check(repository, DIGEST, verify(pem(P256)), "it")
 
 
+COSIGN_KEY = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEDNhd97zKIyHyKu4fnuygUw0dpnkb
+YUPjlOtT4WHUOwSt/wFHJzjbfyen+d3YgW2yg+FP66sluUeKD7MKHHDPdQ==
+-----END PUBLIC KEY-----
+"""
+COSIGN_SIGNATURE = "MEUCIGUBm6hjE0qhYs1b+YX4Vyt4/ZO1N4OAfpXiB0MbJqTLAiEAgOAXghwywHTUXH25xvyjKujI8rfsK+FIxlvYMVACy40="
+COSIGN_DIGEST = "sha256:0597a5d499f1b3f2695c6ccad230703ba25eb3d319f9f93ba0cf42ae59259234"
+COSIGN_PAYLOAD = (
+    '{"critical":{"identity":{"docker-reference":"127.0.0.1:45395/team/app"},"image":{"docker-manifest-digest":"'
+    + COSIGN_DIGEST
+    + '"},"type":"cosign container image signature"},"optional":null}'
+).encode()
+
+
+def test_what_cosign_itself_made_is_good() -> None:
+    """Key pair, payload and signature are those of cosign 2.4.3: `generate-key-pair`, then `sign --key`."""
+    repository = Signatures((COSIGN_PAYLOAD, base64.b64decode(COSIGN_SIGNATURE)))
+    check(repository, COSIGN_DIGEST, verify(COSIGN_KEY), "it")
+    with pytest.raises(DataError, match="is not trusted"):
+        check(repository, DIGEST, verify(COSIGN_KEY), "it")
+    with pytest.raises(DataError, match="is not trusted"):
+        check(repository, COSIGN_DIGEST, verify(pem(P256)), "it")
+
+
 @given(st.binary(max_size=80), st.sampled_from(sorted(KINDS)))
 def test_no_other_bytes_are_a_signature(signature: bytes, kind: str) -> None:
     (key,) = load_keys([pem(KINDS[kind])])
