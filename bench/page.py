@@ -33,7 +33,8 @@ _CALLS = """## Publish and unpublish
 As kubelet calls them: gRPC on the unix socket. The yardstick is Probe, which does nothing, called between the others.
 A *hit* takes a link tree from the pool, a *miss* binds the golden tree. With cold dentries the kernel had dropped
 its dentries and inodes before each call. The client shares the machine with the driver, so with many callers the time
-of a call is mostly waiting for a processor.
+of a call is mostly waiting for a processor. *Standing* volumes were mounted before. With two namespaces the driver has
+its own, as in a container, and the kernel repeats every mount and unmount in the other one.
 
 ![Calls](benchmarks/calls.svg)
 """

@@ -73,14 +73,19 @@ def _calls(tables: Tables) -> Figure:
     """Publish, unpublish and Probe, by number of files."""
     figure = Figure(figsize=(10, 3.8))
     panels = figure.subplots(1, 3, sharey=True)
-    cases = (("pool hit", "hit", 0), ("pool miss", "miss", 0), ("pool hit, many volumes mounted", "hit", None))
-    for axes, (title, pool, standing) in zip(panels, cases, strict=True):
+    standing = max(int(row["standing"]) for row in tables["rpc"])
+    cases = (
+        ("pool hit", "hit", 0, 1),
+        ("pool miss", "miss", 0, 1),
+        (f"pool hit, {standing:,} volumes, 2 namespaces", "hit", standing, 2),
+    )
+    for axes, (title, *case) in zip(panels, cases, strict=True):
         for position, method in enumerate(("publish", "unpublish", "Probe")):
             own = sorted(
                 (int(row["files"]), float(row["p50_ms"]), float(row["p99_ms"]))
                 for row in tables["rpc"]
-                if (row["method"], row["pool"], row["callers"], row["dentries"]) == (method, pool, 1, "warm")
-                and (row["standing"] == 0) == (standing == 0)
+                if (row["method"], row["callers"], row["dentries"]) == (method, 1, "warm")
+                and [row["pool"], row["standing"], row["namespaces"]] == case
             )
             colour = ("#b8860b", "#1f4e79", "#7f7f7f")[position]
             files = [one[0] for one in own]

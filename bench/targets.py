@@ -30,7 +30,7 @@ class Target:
 def check(tables: Tables) -> list[Target]:
     """Every target that the tables have figures for."""
     found: list[Target] = []
-    for of in (_calls, _throughput, _delivery, _engine, _cost, _feel, _process):
+    for of in (_calls, _standing, _throughput, _delivery, _engine, _cost, _feel, _process):
         try:
             found += of(tables)
         except LookupError:  # that part was not measured
@@ -75,6 +75,18 @@ def _calls(tables: Tables) -> Iterator[Target]:
             probe = of(large, "Probe", "p50_ms")
             yield _most(f"{name}: p50 / p50 of Probe, {large:,} files", of(large, method, "p50_ms") / probe, 5)
             yield _most(f"{name}: p99 / p50 of Probe, {large:,} files", of(large, method, "p99_ms") / probe, 20)
+
+
+def _standing(tables: Tables) -> Iterator[Target]:
+    large = sizes(tables, "rpc")[-1]
+    standing = max(int(row["standing"]) for row in tables["rpc"])
+    for method in ("publish", "unpublish"):
+        for namespaces in (1, 2):
+            case: Row = {"files": large, "pool": "hit", "standing": standing, "namespaces": namespaces}
+            own, probe = (value(tables, "rpc", "p50_ms", method=which, **case) for which in (method, "Probe"))
+            yield _most(
+                f"{method}, {standing:,} volumes mounted, {namespaces} namespaces: p50 / p50 of Probe", own / probe, 5
+            )
 
 
 def _throughput(tables: Tables) -> Iterator[Target]:
