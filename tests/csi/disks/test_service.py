@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -90,8 +91,8 @@ def test_names_and_capacities_at_their_limits(cluster: Callable[..., Cluster]) -
     assert abs(answer.available_capacity - status.f_bavail * status.f_frsize) < 500 * MiB
     for volume_id in ("..", "../disks", "disk-../x", "/etc", "disk-" + "0" * 40):
         controller.delete(volume_id)
-        refused(lambda volume_id=volume_id: controller.get(volume_id), "NOT_FOUND")
-        refused(lambda volume_id=volume_id: controller.attach(volume_id, node.name), "NOT_FOUND")
+        refused(partial(controller.get, volume_id), "NOT_FOUND")
+        refused(partial(controller.attach, volume_id, node.name), "NOT_FOUND")
 
 
 def test_pages_stay_right_while_disks_come_and_go(cluster: Callable[..., Cluster]) -> None:
@@ -116,7 +117,7 @@ def test_pages_stay_right_while_disks_come_and_go(cluster: Callable[..., Cluster
     assert stay <= set(seen)
     for bad in ("invalid-token", "snap-" + "0" * 40, "../x"):
         request = csi_pb2.ListVolumesRequest(starting_token=bad)
-        refused(lambda request=request: controller.controller.ListVolumes(request), "ABORTED", "from the start")
+        refused(partial(controller.controller.ListVolumes, request), "ABORTED", "from the start")
     minus = csi_pb2.ListVolumesRequest(max_entries=-1)
     refused(lambda: controller.controller.ListVolumes(minus), "INVALID_ARGUMENT")
 
@@ -129,7 +130,7 @@ def test_settings_mean_something(cluster: Callable[..., Cluster]) -> None:
     disk = controller.create("set", 0, wanted=READERS, cache="deps", settings={"pin": "true"}).volume_id
     refused(lambda: controller.delete(disk), "FAILED_PRECONDITION", "pinned")
     for settings in ({"pin": "maybe"}, {"pin": "false", "color": "red"}, {"retention": "soon"}, {"prefetch": "1"}):
-        refused(lambda settings=settings: controller.modify(disk, **settings), "INVALID_ARGUMENT")
+        refused(partial(controller.modify, disk, **settings), "INVALID_ARGUMENT")
     refused(lambda: controller.delete(disk), "FAILED_PRECONDITION", "pinned")
     controller.modify(disk, prefetch="always")
     controller.modify(disk, pin="false", retention="1h")
