@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cachefetch.errors import OutOfSpace
+from cachefetch.limits import Limits
 from cachefetch.sources.base import SourceChanged
-from cachefetch.stage import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

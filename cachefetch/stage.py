@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cachefetch import durable, manifest, verify
-from cachefetch.errors import DataError, OutOfSpace, UnsafeEntry
+from cachefetch.errors import DataError, UnsafeEntry
+from cachefetch.limits import Budget, Limits
 from cachefetch.linktree import Linker
 from cachefetch.logs import fields
 from cachefetch.model import Entry, EntryType, Totals, normal_mode, normal_mtime
@@ -36,8 +37,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
 _OPEN_DIRECTORIES = 64
-_SPACE_CHECK_BYTES = 64 << 20
-_SPACE_CHECK_ENTRIES = 4096
 _UNKNOWN_MTIME = 0  # of directories that the source does not list: the same on every node
 
 
@@ -47,17 +46,6 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most `size`; empty at the end."""
         ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a version may take."""
-
-    max_bytes: int | None = None
-    """`maxBytes` of the cache; None: as much as there is room."""
-    max_entries: int = 10_000_000
-    free_share: float = 0.02
-    """Share of the file system's space and inodes that must stay free, so that a bad origin cannot fill the node."""
 
 
 @dataclass(frozen=True)
@@ -103,18 +91,15 @@ class Stage:
         self.index = index
         self.linker = Linker()
         self._previous = previous
-        self._limits = limits or Limits()
         self._on_bytes = on_bytes
         self._ahead = 0
         self._measures = False
-        self._entries = 0
-        self._bytes = 0
-        self._bytes_at_check = -_SPACE_CHECK_BYTES
         (directory / "tree").mkdir()
         self._root = os.open(directory / "tree", _DIRECTORY)
         # Neither the umask nor a set-group-id bit, which everything below would inherit (mkdir(2)), may get in here.
         os.fchown(self._root, 0, 0)
         os.fchmod(self._root, normal_mode(EntryType.DIRECTORY, 0))
+        self._budget = Budget(limits or Limits(), self._root)
         self._open: dict[bytes, int] = {}
         self._previous_root = os.open(previous.tree, _DIRECTORY) if previous else -1
 
@@ -146,7 +131,7 @@ class Stage:
         """A directory; it may be there already, made for an entry below it."""
         check_entry_path(path)
         parent, name = self._parent(path)
-        self._count_entry()
+        self._budget.entry()
         with _refusals(path):
             if not self._make_directory(name, parent) and not _is_directory(name, parent):
                 raise UnsafeEntry(f"entry {show(path)} is refused: another entry has that path")
@@ -170,7 +155,7 @@ class Stage:
         """
         check_entry_path(path)
         parent, name = self._parent(path)
-        self._count_entry()
+        self._budget.entry()
         mode, mtime_ns = normal_mode(EntryType.FILE, mode), normal_mtime(mtime_ns)
         with _refusals(path):
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
@@ -193,7 +178,7 @@ class Stage:
             raise UnsafeEntry(f"entry {show(path)} is refused: {show(target)} cannot be the text of a symlink")
         mtime_ns = normal_mtime(mtime_ns)
         parent, name = self._parent(path)
-        self._count_entry()
+        self._budget.entry()
         with _refusals(path):
             os.symlink(target, name, dir_fd=parent)
         os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
@@ -224,8 +209,8 @@ class Stage:
             return False
         check_entry_path(path)
         parent, name = self._parent(path)
-        self._count_entry()
-        self._count_bytes(entry.size, path)
+        self._budget.entry()
+        self._budget.content(entry.size, path)
         with _refusals(path):
             self.linker.link(path, self._previous_root, name, parent)
         self.index.put(entry, token, kept=True)
@@ -267,7 +252,7 @@ class Stage:
     def _pour(self, content: Readable, fd: int, path: bytes) -> tuple[int, str]:
         sha256, written = hashlib.sha256(), 0
         while chunk := content.read(_CHUNK):
-            self._count_bytes(len(chunk), path)
+            self._budget.content(len(chunk), path)
             sha256.update(chunk)
             _write_all(fd, chunk)
             written += len(chunk)
@@ -297,7 +282,7 @@ class Stage:
             path = path + b"/" + name if path else name
             with _refusals(entry):
                 if self._make_directory(name, fd):
-                    self._count_entry()
+                    self._budget.entry()
                     self.index.put(_directory(path, _UNKNOWN_MTIME))
                 fd = self._open[path] = os.open(name, _DIRECTORY, dir_fd=fd)
             if len(self._open) > _OPEN_DIRECTORIES:
@@ -311,35 +296,6 @@ class Stage:
             return False
         os.chmod(name, normal_mode(EntryType.DIRECTORY, 0), dir_fd=parent)  # whatever the umask
         return True
-
-    def _count_entry(self) -> None:
-        self._entries += 1
-        if self._entries > self._limits.max_entries:
-            raise UnsafeEntry(f"the version is refused: it has more than {self._limits.max_entries} entries")
-        if self._entries % _SPACE_CHECK_ENTRIES == 0:
-            self._check_space()
-
-    def _count_bytes(self, count: int, path: bytes) -> None:
-        self._bytes += count
-        limit = self._limits.max_bytes
-        if limit is not None and self._bytes > limit:
-            raise OutOfSpace(
-                f"the version is larger than maxBytes {limit}, reached at {show(path)}: "
-                "raise maxBytes or shrink the source"
-            )
-        if self._bytes - self._bytes_at_check >= _SPACE_CHECK_BYTES:
-            self._bytes_at_check = self._bytes
-            self._check_space()
-
-    def _check_space(self) -> None:
-        """Stop before the node is full; quotas and ENOSPC are handled where they strike."""
-        status = os.fstatvfs(self._root)
-        share = self._limits.free_share
-        if status.f_bavail < share * status.f_blocks or status.f_favail < share * status.f_files:
-            raise OutOfSpace(
-                f"less than {share:.0%} of the space or inodes of the state directory's file system would stay free: "
-                "free some, or lower `retain`, or set maxBytes"
-            )
 
 
 class _Measured:

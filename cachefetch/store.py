@@ -24,11 +24,13 @@ from cachefetch.fitness import check_fitness
 from cachefetch.index import Index
 from cachefetch.model import Totals, Version, check_cache_name, check_version_id, short_id
 from cachefetch.records import Records
-from cachefetch.stage import Limits, Previous, Sealed, Stage
+from cachefetch.stage import Previous, Sealed, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from cachefetch.limits import Limits
 
 _LAYOUT = ("caches", "staging", "pool", "volumes", "locks", "trash", "run")
 _ORIGIN = "origin.db"

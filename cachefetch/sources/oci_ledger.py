@@ -34,7 +34,7 @@ CREATE TEMP TABLE oci_wanted (source BLOB, path BLOB, PRIMARY KEY (source, path)
 _COLUMNS = "path, type, mode, mtime, target"
 _ADD = "INTO oci_part VALUES (?, ?, ?, ?, ?, ?)"
 _PARTS_MAX = 20_000_000
-"""Twice what a version may have (`stage.Limits`): entries that are hidden take room too."""
+"""Twice what a version may have (`limits.Limits`): entries that are hidden take room too."""
 _MEMORY = 10_000
 """Directories whose answer is remembered."""
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from cachefetch import durable, manifest
 from cachefetch.errors import DataError, OutOfSpace, SourceError, UnsafeEntry
 from cachefetch.index import Index
+from cachefetch.limits import Limits
 from cachefetch.model import EntryType, Totals
-from cachefetch.stage import Limits, Stage
+from cachefetch.stage import Stage
 from tests.cachefetch.fakes import CACHE, MTIME, Dir, File, Item, Link, below, memory, publish
 from tests.cachefetch.test_paths import HOSTILE
 

@@ -9,9 +9,10 @@ import pytest
 from cachefetch import manifest
 from cachefetch.config import AnySource, Cache
 from cachefetch.index import Index
+from cachefetch.limits import Limits
 from cachefetch.progress import Silent
 from cachefetch.refresh import Refreshed, refresh
-from cachefetch.stage import Limits, Stage
+from cachefetch.stage import Stage
 from tests.cachefetch.httpd import Httpd, running
 from tests.servers.fixtures import *  # noqa: F403  (that is how pytest shares fixtures between directories)
 

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from cachefetch import manifest
 from cachefetch.errors import DataError, GoldlinkError, OutOfSpace, UnsafeEntry
+from cachefetch.limits import Limits
 from cachefetch.sources.oci_layers import Layers
 from cachefetch.sources.oci_manifest import Layer, Made
-from cachefetch.stage import Limits
 from cachefetch.store import Store
 from tests.cachefetch.fakes import CACHE, check_store, memory
 from tests.servers.images import Layout
