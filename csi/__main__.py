@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from cachefetch.config import Config
     from cachefetch.errors import ConfigError
     from cachefetch.linktree import LinkReport
+    from csi.arrivals import Arrivals
 
 _log = logging.getLogger("csi")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -107,8 +108,7 @@ def _run(options: Options, running: ExitStack) -> bool:
     arrivals = FetchArrivals(store, waiters, options.fetch_wait, fetch_socket(store.root))
     running.callback(arrivals.close)
     disks = _disks(options, running)
-    node, groups = None, None
-    controller: csi_pb2_grpc.ControllerServicer | None = None
+    node = None
     if options.role != "controller":
         node = Node(
             _recovered(store, config, metrics, running, stop),
@@ -118,12 +118,9 @@ def _run(options: Options, running: ExitStack) -> bool:
             max_volumes=options.max_volumes,
             disks=DiskCalls(_node_disks(options, disks, running), lambda: config.current) if disks else None,
         )
-    if options.role != "node" and disks:
-        backend, snapshots = _backends(disks, store, running)
-        controller = Controller(backend, snapshots, arrivals, config=lambda: config.current)
-        groups = GroupController(snapshots)
-    elif options.role != "node":
-        controller = CacheController(arrivals, config=lambda: config.current)
+    controller, groups = None, None
+    if options.role != "node":
+        controller, groups = _controllers(disks, store, arrivals, config, running)
     identity = _identity(options, disks)
     server = Server(
         options.endpoint, metrics, identity=identity, node=node, controller=controller, group_controller=groups
@@ -188,6 +185,16 @@ def _disks(options: Options, running: ExitStack) -> _Disks | None:
     files, jobs = DiskFiles.open(directory.absolute()), Jobs()
     running.callback(jobs.close)
     return _Disks(files, jobs, Inspector(files, jobs), NodeRegistry(files.nodes))
+
+
+def _controllers(
+    disks: _Disks | None, store: Store, arrivals: Arrivals, config: Follower, running: ExitStack
+) -> tuple[csi_pb2_grpc.ControllerServicer, GroupController | None]:
+    """The controller services: of disks where there is a disk directory, else of handles to caches only."""
+    if disks is None:
+        return CacheController(arrivals, config=lambda: config.current), None
+    backend, snapshots = _backends(disks, store, running)
+    return Controller(backend, snapshots, arrivals, config=lambda: config.current), GroupController(snapshots)
 
 
 def _backends(disks: _Disks, store: Store, running: ExitStack) -> tuple[ImageBackend, ImageSnapshots]:
