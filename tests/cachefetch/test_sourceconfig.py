@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import get_args
+
+import msgspec
 import pytest
 import yaml
 
@@ -181,3 +186,27 @@ def test_a_printed_source_shows_no_login_of_a_url() -> None:
     source = http(url="https://me:hunter2@h/a?signature=hunter3", sha256sums="https://me:hunter4@h/sums")
     assert "hunter" not in repr(source)
     assert "https://***@h/a?***" in repr(source)
+
+
+def test_the_examples_of_the_documentation_are_configurations_of_every_kind() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    kinds = {type(cache.source) for example in examples for cache in parse(example).caches}
+    assert kinds == set(get_args(AnySource))
+
+
+def test_the_documentation_names_every_key() -> None:
+    """Those of nested mappings as well."""
+    text = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    missing = [key for kind in get_args(AnySource) for key in keys(kind) if not re.search(rf"\b{key}\b", text)]
+    assert missing == []
+
+
+def keys(kind: type) -> list[str]:
+    found = []
+    for field in msgspec.structs.fields(kind):
+        found.append(field.encode_name)
+        for part in (field.type, *get_args(field.type)):
+            if isinstance(part, type) and issubclass(part, msgspec.Struct):
+                found += keys(part)
+    return found

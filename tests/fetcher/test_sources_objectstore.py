@@ -17,6 +17,7 @@ from tests.cachefetch.sources.bucket import running_bucket
 from tests.csi.driver import until
 from tests.fetcher.process import ROOT
 from tests.fetcher.secrets import leaks, said
+from tests.fetcher.test_sources_http import forward_proxy
 from tests.servers.faulty import Answer, Slow
 
 if TYPE_CHECKING:
@@ -234,3 +235,24 @@ def _no_keys_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
+
+
+def test_the_proxy_of_the_environment_is_used(
+    fetcher: FetcherProcess, s3: S3, credentials: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obstore.put(bucket(s3), "p/fa", b"x")
+    declare(fetcher, s3, credentials=credentials)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with forward_proxy(tmp_path / "proxy") as (proxy, log):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        refresh(fetcher)
+        passed = log.read_text()
+        assert f"GET {s3.url}/{s3.bucket}" in passed
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        refresh(fetcher)
+        assert log.read_text() == passed
+    monkeypatch.delenv("NO_PROXY")
+    done = fetcher.run("refresh")
+    assert "cannot be read: nothing listens there" in done.stderr
+    assert leaks(fetcher, "hunter3", done) == []
