@@ -75,10 +75,10 @@ def peak_mib(pid: int) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_version_of_a_million_files_needs_no_memory(driver: Driver) -> None:
-    """Publishing it with and without a ready tree, statistics, the recheck of all its files, and a tree's deletion."""
+    """Publishing it with and without a ready tree, statistics, the recheck of all its files, unpublishing."""
     version_id = build(driver)
     driver.config.write_text(POOLED.replace(f"pool: {POOL}", "pool: 1"))
-    driver.start("--metrics-address", "127.0.0.1:0")
+    driver.start()
     assert driver.process
     for volume_id in ("v", "w"):
         target = driver.publish(volume_id)
@@ -89,10 +89,7 @@ def test_a_version_of_a_million_files_needs_no_memory(driver: Driver) -> None:
     assert (slotted / "000999" / "0999").exists()
     until((driver.state / "run" / "boot-id").exists, seconds=200)
     assert driver.store.has("deps", version_id)
-    assert driver.metric("goldlink_config_valid") == 1
-    driver.config.write_text(POOLED.replace(f"pool: {POOL}", "pool: 0"))
     for volume_id in ("v", "w", "x"):
         driver.client.unpublish(volume_id, driver.target(volume_id))
-    until(lambda: list(driver.store.trash.iterdir()) == [], seconds=200)
     peak = peak_mib(driver.process.pid)
     assert peak < MIB_MOST, f"{peak:.1f} MiB"

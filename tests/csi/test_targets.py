@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -235,6 +237,26 @@ def test_a_mount_in_use_stays(tmp_path: Path, place: Path, target: Path) -> None
         targets.hide(target, place, place / "tree")
     assert targets.shows(target, place / "tree")
     targets.hide(target, place, place / "tree")
+
+
+def test_children_that_are_being_started_make_no_mount_busy(tmp_path: Path, place: Path, target: Path) -> None:
+    """Between fork and exec a child holds what this process had open, also a target that was looked at."""
+    targets = Targets(KernelMounter(tmp_path / "workshop"))
+    stop = threading.Event()
+
+    def start_children() -> None:
+        while not stop.is_set():
+            subprocess.run(["true"], check=True)
+
+    thread = threading.Thread(target=start_children)
+    thread.start()
+    try:
+        for _ in range(200):
+            targets.show(place / "tree", target)
+            targets.hide(target, place, place / "tree")
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_mount_that_became_writable_is_not_what_was_shown(tmp_path: Path, place: Path, target: Path) -> None:
