@@ -104,7 +104,7 @@ def _targets(tables: Tables) -> str:
 
 def _shown(name: str, rows: Sequence[Row]) -> Sequence[Mapping[str, str | float]]:
     """What of a table is on the page: the rest is in the JSON file."""
-    hidden = {"min_ms", "max_ms", "count", "best_ratio"}
+    hidden = {"min_ms", "max_ms", "count", "best_ratio", "repeated"}
     shown = [{key: value for key, value in row.items() if key not in hidden} for row in rows]
     if name == "delivery":
         return _wide(rows)

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import grpc
+
 from bench.samples import OBJECTS, drop_caches, summary, timed
 from tests.csi.client import Client
 from tests.csi.driver import until
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tests.csi.driver import Driver
 
 _READY_SECONDS = 900.0
+_REPEATS = 100
 
 
 @dataclass
@@ -29,17 +32,20 @@ class Calls:
     probe: list[float] = field(default_factory=list)
     publish: list[float] = field(default_factory=list)
     unpublish: list[float] = field(default_factory=list)
+    repeated: int = 0
+    """Unpublishes that had to be called again because another program looked into the volume just then."""
 
     def add(self, other: Calls) -> None:
         """Take over the calls of another one."""
         self.probe += other.probe
         self.publish += other.publish
         self.unpublish += other.unpublish
+        self.repeated += other.repeated
 
     def rows(self, **circumstances: str | float) -> list[Row]:
         """One row a method."""
         return [
-            {**circumstances, "method": method, **summary(seconds)}
+            {**circumstances, "method": method, **summary(seconds), "repeated": self.repeated}
             for method, seconds in (("Probe", self.probe), ("publish", self.publish), ("unpublish", self.unpublish))
         ]
 
@@ -81,9 +87,22 @@ def cycles(driver: Driver, client: Client, cache: str, count: int, *, name: str,
         if cold:
             drop_caches(OBJECTS)
         with timed(calls.unpublish):
-            client.unpublish(volume, target)
+            calls.repeated += _unpublish(client, volume, target)
         target.parent.rmdir()
     return calls
+
+
+def _unpublish(client: Client, volume: str, target: Path) -> int:
+    """Unpublish as kubelet does, which calls again while a mount is busy; returns how often."""
+    for repeated in range(_REPEATS):
+        try:
+            client.unpublish(volume, target)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+        else:
+            return repeated
+    raise SystemExit(f"{target} stays busy: find out which program uses it")
 
 
 def concurrent(driver: Driver, cache: str, callers: int, count: int, *, name: str) -> tuple[Calls, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
-from cachefetch.errors import GoldlinkError, Precondition
+from cachefetch.errors import ConfigError, GoldlinkError, Precondition
 from cachefetch.logs import fields
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ _log = logging.getLogger(__name__)
 TEXT_MAX = 2000
 """Bytes of an error's text. It travels percent-encoded, up to three times as long, in a header, and clients refuse more
 than 8 KiB of those (gRPC, default of GRPC_ARG_MAX_METADATA_SIZE)."""
+
+
+SOCKET_PATH_MAX = 107
+"""Bytes: `sun_path` of unix(7) has 108 with the final NUL."""
 
 
 class Outcome(NamedTuple):
@@ -125,8 +129,15 @@ class SocketServer:
 
 
 def fetch_socket(root: Path) -> Path:
-    """Where the fetcher of the store at `root` serves."""
-    return root / "run" / "fetch.sock"
+    """Where the fetcher of the store at `root` serves.
+
+    Raises:
+        ConfigError: the path is too long for a socket.
+    """
+    path = root / "run" / "fetch.sock"
+    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
+        raise ConfigError(f"--state-dir: {str(root)!r} is too long for the sockets in it: use a shorter path")
+    return path
 
 
 def served(path: Path) -> bool:

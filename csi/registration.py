@@ -24,8 +24,8 @@ import grpc
 
 from cachefetch.errors import ConfigError, Precondition
 from cachefetch.logs import fields
+from cachefetch.rpc import SOCKET_PATH_MAX
 from csi.pb import pluginregistration_pb2, pluginregistration_pb2_grpc
-from csi.server import SOCKET_PATH_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch.errors import ConfigError
-from cachefetch.rpc import SocketServer
+from cachefetch.rpc import SOCKET_PATH_MAX, SocketServer
 from csi import waiters
 from csi.interceptors import chain
 from csi.pb import csi_pb2_grpc
@@ -20,9 +20,6 @@ WORKERS = waiters.LIMIT + 112
 longer because others wait. Threads are made when a call finds none idle; a quiet driver has a handful. Measured with
 Python 3.11: 43 MiB resident when idle, 64 MiB with 500 calls waiting (43 KiB each), and in both cases 0.6 ms for a
 Probe at the median."""
-
-SOCKET_PATH_MAX = 107
-"""Bytes: `sun_path` of unix(7) has 108 with the final NUL."""
 
 
 def parse_endpoint(endpoint: str) -> Path:

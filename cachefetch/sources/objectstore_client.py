@@ -43,7 +43,8 @@ _BAD_KEY = re.compile(r'[Pp]ath "(.*?)"', re.DOTALL)
 _IDENTITY = ("/latest/api/token", "/computeMetadata/", "/metadata/identity", "169.254.")
 """Where clouds tell a machine who it is."""
 _PHRASES = {
-    "certificate": "its certificate is not trusted: have its CA installed, or name it in `ca`",
+    "InvalidCertificate": "its certificate is not trusted: have its CA installed, or name it in `ca`",
+    "InvalidMessage": "it does not speak TLS: check `endpoint`",
     "incorrectly configured region": "the bucket is in another region: correct `region`",
     "dns error": "its host name is not known: check `endpoint` and the network",
     "Connection refused": "nothing listens there: check `endpoint`, the service and the network",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
@@ -76,17 +77,21 @@ def damage(image: Path, blocks: Path, expected: str, on_bytes: Callable[[int], N
 
 def _blocks(image: Path, on_bytes: Callable[[int], None]) -> Iterator[tuple[int, str]]:
     """The numbers and digests of the blocks that are not zero."""
-    with image.open("rb", buffering=0) as file:
+    # The buffer is a mapping, because glibc keeps what a thread frees: each job runs in a new thread, and a buffer of
+    # its heap would stay resident in one arena after the other.
+    with image.open("rb", buffering=0) as file, mmap.mmap(-1, BLOCK) as memory, memoryview(memory) as buffer:
         size = os.fstat(file.fileno()).st_size
-        buffer = memoryview(bytearray(BLOCK))
         position = 0
         while (start := _next_data(file.fileno(), position, size)) < size:
             on_bytes(start - position)
             position = start - start % BLOCK
             file.seek(position)
             length = _fill(file, buffer)
-            if buffer[:length] != _ZERO[:length]:
-                yield position // BLOCK, hashlib.sha256(buffer[:length]).hexdigest()
+            with buffer[:length] as block:
+                zero = block == _ZERO[:length]
+                digest = "" if zero else hashlib.sha256(block).hexdigest()
+            if not zero:
+                yield position // BLOCK, digest
             on_bytes(length)
             position += BLOCK
         on_bytes(max(0, size - position))

@@ -153,7 +153,10 @@ def test_only_loopback_is_asked_without_tls_by_itself(image: str, more: dict[str
             "caches[0].sourc: unknown key, allowed are access, maxBytes, name, nodeSelector, pool, prefetch, private,",
         ),
         ({"node_selector": {}}, "caches[0].node_selector: unknown key"),
-        ({"source": {"type": "ftp"}}, "caches[0].source.type: Invalid value 'ftp', allowed are directory, http, oci"),
+        (
+            {"source": {"type": "ftp"}},
+            "caches[0].source.type: Invalid value 'ftp', allowed are directory, http, objectstore, oci, huggingface",
+        ),
         ({"source": {"path": "/x"}}, "caches[0].source.type: is missing"),
         ({"source": {"type": "directory"}}, "caches[0].source.path: is missing"),
         ({"source": {"type": "directory", "path": "x"}}, "caches[0].source.path: 'x' is not an absolute path"),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -316,6 +317,30 @@ def test_a_second_daemon_on_the_same_store_is_refused(setup: Setup) -> None:
         assert complaints(done)[0].startswith(f"cachefetch: another cachefetch daemon runs on {setup.state}: stop")
         assert process.poll() is None
     assert setup.run("refresh").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--concurrency", "0"], ["--concurrency", "many"], ["--bandwidth", "0"], ["--bandwidth", "fast"],
+     ["--metrics-address", "here"]],
+)  # fmt: skip
+def test_a_wrong_limit_of_the_daemon_is_status_two_and_makes_nothing(setup: Setup, wrong: list[str]) -> None:
+    done = setup.run("run", *wrong)
+    assert done.returncode == 2
+    assert len(complaints(done)) == 1
+    assert not setup.state.exists()
+
+
+def test_the_daemon_serves_its_metrics(setup: Setup) -> None:
+    with setup.started("run", "--metrics-address", "127.0.0.1:0") as (_, log):
+        eventually(lambda: log.read_text().count("event=refreshed") == 2)
+        port = re.search(r"event=measuring .*port=(\d+)", log.read_text())
+        assert port
+        with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+    assert 'goldlink_fetched_bytes_total{cache="deps",source="directory"} 4.0' in text
+    assert 'goldlink_current_age_seconds{cache="deps"}' in text
+    assert "goldlink_config_valid 1.0" in text
 
 
 def test_other_commands_work_beside_a_daemon(setup: Setup) -> None:

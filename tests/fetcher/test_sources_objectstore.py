@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.fetcher.process import FetcherProcess
+    from tests.servers.nginx import Nginx
     from tests.servers.s3 import S3
 
 OBJECTS, CHANGED, SIZE = 5000, 50, 64 << 10
@@ -146,7 +147,8 @@ def test_keys_open_the_bucket_and_are_found_nowhere(
     if way == "environment":
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3.access_key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3.secret_key)
-    declare(fetcher, s3, **({"credentials": credentials} if way == "files" else {}))
+    more: dict[str, Any] = {"credentials": credentials} if way == "files" else {}
+    declare(fetcher, s3, **more)
     refresh(fetcher)
     assert {path.name for path in tree(fetcher).iterdir()} == {f"f{number}" for number in range(10)} | {"empty"}
     assert (tree(fetcher) / "empty").is_dir()
@@ -168,6 +170,8 @@ def test_wrong_keys_and_wrong_places_are_named(
     obstore.put(bucket(s3), "p/a", b"x")
     declare(fetcher, s3, anonymous=True)
     assert "answers 403" in said(fetcher.run("refresh"))
+    declare(fetcher, s3, endpoint=s3.url.replace("http:", "https:"), credentials=credentials)
+    assert "it does not speak TLS: check `endpoint`" in said(fetcher.run("refresh"))
     declare(fetcher, s3, "none/", credentials=credentials)
     assert f"s3://{s3.bucket}/none/ has no objects: upload some" in said(fetcher.run("refresh"))
     declare(fetcher, s3, "none.tar", credentials=credentials)
@@ -187,7 +191,7 @@ def test_an_archive_is_unpacked_and_shares_what_is_equal(
         (tmp_path / name).write_bytes(os.urandom(100_000))
 
     def upload() -> None:
-        command = ["tar", "cf", tmp_path / "a.tar.zst", "--zstd", "-C", tmp_path, "fa", "fb"]
+        command: list[str | Path] = ["tar", "cf", tmp_path / "a.tar.zst", "--zstd", "-C", tmp_path, "fa", "fb"]
         subprocess.run(command, check=True)
         s3.put("d/a.tar.zst", tmp_path / "a.tar.zst")
 
@@ -205,13 +209,14 @@ def test_an_archive_is_unpacked_and_shares_what_is_equal(
     assert {name for name in before if before[name] != after[name]} == {"fb"}
 
 
-MEASURE = """
-import resource, sys
+MEASURE = r"""
+import re, sys
+from pathlib import Path
 from cachefetch.config import ObjectStore
 from cachefetch.sources.objectstore import ObjectStoreSource
 config = ObjectStore(url="s3://bucket/", endpoint=sys.argv[1], anonymous=True)
 assert ObjectStoreSource(config).resolve(None).size == int(sys.argv[2])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search("VmHWM:[ \t]+([0-9]+)", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -256,3 +261,18 @@ def test_the_proxy_of_the_environment_is_used(
     done = fetcher.run("refresh")
     assert "cannot be read: nothing listens there" in done.stderr
     assert leaks(fetcher, "hunter3", done) == []
+
+
+def test_a_service_with_an_authority_of_its_own_is_trusted_by_its_file(fetcher: FetcherProcess, nginx: Nginx) -> None:
+    """A list and an object from files: what matters here is TLS."""
+    item = "<Key>p/fa</Key><LastModified>2024-01-01T00:00:00Z</LastModified><Size>0</Size>"
+    (nginx.root / "caches").write_text(
+        f"<ListBucketResult><IsTruncated>false</IsTruncated><Contents>{item}</Contents></ListBucketResult>"
+    )
+    source = {"type": "objectstore", "url": "s3://caches/p/", "endpoint": nginx.tls_url, "anonymous": True}
+    fetcher.declare(objects=source)
+    done = fetcher.run("refresh")
+    assert "its certificate is not trusted: have its CA installed, or name it in `ca`" in done.stderr
+    fetcher.declare(objects={**source, "ca": str(nginx.authority)})
+    refresh(fetcher)
+    assert [path.name for path in tree(fetcher).iterdir()] == ["fa"]

@@ -247,7 +247,7 @@ def test_a_damaged_zip_is_read_or_refused(
         try:
             unpack_zip(io.BytesIO(bytes(data)), stage)
         except GoldlinkError as error:
-            assert str(error)  # noqa: PT017  (either outcome is right)
+            assert str(error)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def origin(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryStore | Loca
 def refresh(fetched: Fetched, where: Bucket | MemoryStore | LocalStore, url: str = PREFIX, **more: Any) -> Refreshed:
     if isinstance(where, Bucket):
         config = ObjectStore(url=url, endpoint=where.url, anonymous=True, **more)
-        return fetched.refresh(config, ObjectStoreSource(config, lambda *args: connect(*args, QUICK)))
+        return fetched.refresh(
+            config, ObjectStoreSource(config, lambda config, location: connect(config, location, QUICK))
+        )
     config = ObjectStore(url=url, **more)
 
     def open_in(_: ObjectStore, location: Location) -> Objects:

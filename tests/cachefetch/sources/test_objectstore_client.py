@@ -173,7 +173,12 @@ def test_a_machine_without_an_identity_is_told_so(bucket: Bucket, monkeypatch: p
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", bucket.url)
-    bucket.before = lambda request: "/latest/" in request.path and bool(request.reply(404, b"no")) is False
+
+    def know_nothing(request: Request) -> bool:
+        request.reply(404, b"no")
+        return True
+
+    bucket.before = know_nothing
     with pytest.raises(SourceError, match="needs credentials, and neither the environment nor the machine has any"):
         list(objects(bucket, anonymous=False).list())
 
@@ -206,7 +211,8 @@ def test_every_provider_gets_what_the_configuration_says(files: dict[str, str]) 
     gcs = ObjectStore(url="gs://bucket/p/", anonymous=True, endpoint="https://storage.example")
     made = connect(gcs, gcs.location)._store
     assert isinstance(made, GCSStore)
-    assert (made.config["base_url"], made.config["skip_signature"]) == ("https://storage.example", "true")
+    assert made.config["base_url"] == "https://storage.example"
+    assert str(made.config["skip_signature"]) == "true"
     for credentials in (
         ObjectCredentials(account_key_file=files["secret"]),
         ObjectCredentials(sas_token_file=files["sas"]),

@@ -52,7 +52,7 @@ def test_a_failure_is_raised_in_its_turn_and_ends_the_rest() -> None:
         done.append(item)
         return item
 
-    seen = []
+    seen: list[int] = []
     with pytest.raises(ValueError, match="three"), closing(ahead(work, range(1000), 2)) as results:
         seen.extend(item for item, _ in results)
     assert seen == [0, 1, 2]
