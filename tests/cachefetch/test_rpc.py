@@ -74,5 +74,5 @@ def test_the_text_of_an_unexpected_error_is_not_shown() -> None:
 def test_a_state_directory_too_deep_for_sockets_is_refused_at_the_start() -> None:
     longest = Path("/" + "d" * (SOCKET_PATH_MAX - len("//run/fetch.sock")))
     assert len(str(fetch_socket(longest))) == SOCKET_PATH_MAX
-    with pytest.raises(ConfigError, match="--state-dir: .* is too long for the sockets in it"):
+    with pytest.raises(ConfigError, match=r"--state-dir: .* is too long for the sockets in it"):
         fetch_socket(longest / "d")
