@@ -6,9 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# How long an example takes says something of the machine, not of what is tested.
+settings.register_profile("goldlink", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("goldlink")
 
 
 def mounts_below(directory: Path) -> list[str]:
