@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR})
 _DEAD = frozenset({errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN, errno.ENODEV})
 """What a filesystem answers whose server or device is gone."""
+_BUSY_TRIES, _BUSY_PAUSE = 20, 0.02  # seconds; together much longer than a fork takes to its exec
 _ST_NOSYMFOLLOW = 1 << 13
 """linux/statfs.h; not in os."""
 
@@ -145,7 +147,7 @@ class KernelMounter:
         """See `Mounter.unmount`."""
         with _explained(f"unmounting {target}"):
             try:
-                syscalls.umount(target, syscalls.UMOUNT_NOFOLLOW)
+                _umount_patiently(target)
             except OSError as error:
                 # EINVAL: nothing is mounted, or what is belongs to a more privileged namespace (mount_namespaces(7)).
                 if error.errno not in _ABSENT | {errno.EINVAL}:
@@ -292,6 +294,24 @@ def mount_by_fdinfo(fd: int, path: Path) -> tuple[int, bool]:
 def _fdinfo_mount_id(fd: int) -> int:
     lines = Path(f"/proc/self/fdinfo/{fd}").read_text("ascii").splitlines()
     return next(int(value) for name, value in (line.split(":", 1) for line in lines) if name == "mnt_id")
+
+
+def _umount_patiently(target: Path) -> None:
+    """Believe that a mount is in use only when that lasts.
+
+    A child that is being started holds whatever this process had open when it was forked until its exec, also a
+    descriptor of a target that somebody looked at (execve(2), close-on-exec).
+    """
+    for _ in range(_BUSY_TRIES):
+        try:
+            syscalls.umount(target, syscalls.UMOUNT_NOFOLLOW)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(_BUSY_PAUSE)
+        else:
+            return
+    syscalls.umount(target, syscalls.UMOUNT_NOFOLLOW)
 
 
 def _kind(mode: int) -> Kind:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from csi.mount import Mounter, Seen
 
 _STACKED_MOUNTS_MAX = 1000
-_BUSY_TRIES, _BUSY_PAUSE = 20, 0.02  # seconds; together much longer than a fork takes to its exec
 
 
 class Targets:
@@ -108,25 +106,8 @@ class Targets:
                 break
             if not (source and self._same(seen, source)) and not self._is_from(seen, place):
                 raise Precondition(f"target {target} has a foreign mount ({self._origin(seen)}): unmount it yourself")
-            self._unmount(target)
+            self._mounter.unmount(target)
         self._remove(target)
-
-    def _unmount(self, target: Path) -> None:
-        """Believe that a mount is in use only when that lasts.
-
-        A child that is being started holds whatever this process had open when it was forked until its exec, also a
-        descriptor of a target that somebody looked at (execve(2), close-on-exec).
-        """
-        for _ in range(_BUSY_TRIES):
-            try:
-                self._mounter.unmount(target)
-            except Precondition as error:
-                if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EBUSY:
-                    raise
-                time.sleep(_BUSY_PAUSE)
-            else:
-                return
-        self._mounter.unmount(target)
 
     def _remove(self, target: Path) -> None:
         """Never recursively: a mount that hides below would be emptied (kubernetes/kubernetes#72257)."""
