@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from report import Report
 
 _READ_NEXT = """\
-README.md tells how to run this in a Kubernetes cluster, how a cache is declared and who may use it, and what goldlink
-does not do; docs/adr/ tells why it is built this way. The driver of this demo was the real one:
+README.md tells how a cache is declared, how to run this in a Kubernetes cluster, and what goldlink does not do;
+docs/architecture.md how it works, docs/adr/ why it is built this way. The driver of this demo was the real one:
 'python -m csi --help' and 'python -m cachefetch --help' show what else they take."""
 
 
