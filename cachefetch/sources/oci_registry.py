@@ -183,15 +183,8 @@ class Registry:
             ) from error
 
     def _read(self, url: str, accept: str, limit: int, patience: web.Patience) -> bytes:
-        while True:
-            try:
-                with web.get(self._client, url, {"Accept": accept}, patience) as answer:
-                    return _bounded(answer, limit, url)
-            except httpx2.TransportError as error:
-                failure = web.interrupted(url, error)
-                if not isinstance(failure, web.Interrupted):
-                    raise failure from error
-                patience.wait(failure)
+        data, _ = web.read(self._client, url, {"Accept": accept}, patience, limit=limit)
+        return data
 
     def _compare(self, data: bytes, digest: str) -> None:
         if (found := _sha256(data)) != digest:
@@ -216,15 +209,6 @@ def _drain(download: Download, size: int, arrived: Callable[[int], None], name: 
     if seen != size:
         raise DataError(f"{name} has not the {size} bytes that its manifest announces: push the image again")
     download.finish()
-
-
-def _bounded(answer: httpx2.Response, limit: int, url: str) -> bytes:
-    data = bytearray()
-    for chunk in answer.iter_raw():
-        data += chunk
-        if len(data) > limit:
-            raise DataError(f"{redact(url)} is larger than {limit} bytes, which nothing of its kind is: look at it")
-    return bytes(data)
 
 
 def _api(mirror: str) -> str:

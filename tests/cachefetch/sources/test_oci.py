@@ -18,7 +18,7 @@ from cachefetch.sources import open_source
 from cachefetch.sources.oci import OciSource
 from cachefetch.sources.web import Patience
 from tests.servers.faulty import Answer, CutOff, Fault, FaultyProxy, Flip
-from tests.servers.images import CONFIG, MANIFEST, TAR_GZIP, TAR_ZSTD, Layout, layer
+from tests.servers.images import CONFIG, INDEX, MANIFEST, TAR_GZIP, TAR_ZSTD, Layout, layer
 from tests.servers.web import serving
 
 if TYPE_CHECKING:
@@ -209,7 +209,35 @@ def test_an_image_for_one_platform_is_taken_unless_another_one_is_named(
         refresh(registry, "team/data:v1", platform="linux/arm64")
 
 
+def test_indexes_may_be_nested_but_not_without_end(
+    registry: Registry, layout: Layout, refresh: Refresh, fetched: Fetched
+) -> None:
+    here = this_machine().architecture
+    top = push(layout, registry, "team/app:v1", layer({"a": b"1"}))
+    for depth in range(1, 5):
+        top = layout.index({here: top})
+        digest = str(top["digest"]).removeprefix("sha256:")
+        put(registry, "deep", INDEX, (layout.directory / "blobs" / "sha256" / digest).read_bytes())
+        if depth < 4:
+            refresh(registry, "team/app:deep")
+            assert (fetched.tree / "a").read_bytes() == b"1"
+    with pytest.raises(DataError, match="more than 4 indexes within each other"):
+        refresh(registry, "team/app:deep")
+
+
 # How much is fetched
+
+
+def test_a_registry_that_says_no_digest_is_compared_by_what_it_sends(
+    registry: Registry, layout: Layout, refresh: Refresh
+) -> None:
+    """Docker-Content-Digest may be missing (distribution-spec, "Pulling manifests")."""
+    push(layout, registry, "team/app:v1", layer(BIG))
+    refresh(registry, "team/app:v1")
+    registry.proxy.traffic.clear()
+    registry.proxy.inject(Answer(200), skip=1, times=1)  # to the question that carries the login
+    assert not refresh(registry, "team/app:v1").changed
+    assert [(method, status) for method, _, status in asked(registry)] == [("HEAD", 401), ("HEAD", 200), ("GET", 200)]
 
 
 def test_only_new_layers_are_fetched(registry: Registry, layout: Layout, refresh: Refresh, fetched: Fetched) -> None:
@@ -361,13 +389,13 @@ def test_a_layer_of_another_size_than_announced_is_refused(
         layout.tag(layout.image([layer({"a": b"1"})]))
         registry.push(layout, "team/app:v1")
         data = json.dumps(document).encode()
-        put(registry, layout, blob, data)
+        put_whole(registry, layout, blob, data)
         with pytest.raises(DataError, match=f"has not the {1000 + wrong} bytes"):
             refresh(registry, "team/app:wrong")
     assert fetched.version == ""
 
 
-def put(server: Registry, layout: Layout, blob: Descriptor, manifest: bytes) -> None:
+def put_whole(server: Registry, layout: Layout, blob: Descriptor, manifest: bytes) -> None:
     """Push what skopeo would refuse to push, as `team/app:wrong`."""
     login, base = f"{server.user}:{server.password}", f"http://{server.host}/v2/team/app"
     digests = [str(blob["digest"]), str(json.loads(manifest)["config"]["digest"])]
@@ -384,8 +412,14 @@ def put(server: Registry, layout: Layout, blob: Descriptor, manifest: bytes) -> 
             ["curl", "-sSf", "-u", login, "-T", path, "-H", "Content-Type: application/octet-stream", joined],
             check=True,
         )
-    put = ["curl", "-sSf", "-u", login, "-X", "PUT", "-H", f"Content-Type: {MANIFEST}", "--data-binary", "@-"]
-    subprocess.run([*put, f"{base}/manifests/wrong"], input=manifest, check=True)
+    put(server, "wrong", MANIFEST, manifest)
+
+
+def put(server: Registry, tag: str, media_type: str, manifest: bytes) -> None:
+    """Push a manifest that skopeo would not push, as `team/app:TAG`; count nothing of it."""
+    url, login = f"http://{server.host}/v2/team/app/manifests/{tag}", f"{server.user}:{server.password}"
+    curl = ["curl", "-sSf", "-u", login, "-X", "PUT", "-H", f"Content-Type: {media_type}", "--data-binary", "@-", url]
+    subprocess.run(curl, input=manifest, check=True)
     server.proxy.traffic.clear()
 
 

@@ -16,13 +16,15 @@ from cachefetch.errors import ConfigError, DataError, SourceError
 from cachefetch.sources.oci_manifest import MANIFEST_MAX
 from cachefetch.sources.oci_registry import Absent, Registry
 from cachefetch.sources.web import Patience
+from tests.servers.faulty import CutOff
 from tests.servers.tls import make_certificates
 from tests.servers.web import Server, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.servers.faulty import FaultyProxy
     from tests.servers.web import Request
 
 DATA = bytes(range(256)) * 1000
@@ -93,6 +95,23 @@ def test_what_is_not_there_is_named(shelf: Shelf, tmp_path: Path) -> None:
             registry.blob(OTHER, 10)
         with pytest.raises(Absent, match=f"/team/app@{OTHER} is not in its registry"):
             registry.download(OTHER, 10, tmp_path, lambda _: None)
+
+
+def test_a_manifest_that_breaks_off_is_asked_for_again(shelf: Shelf, faulty: Callable[[str], FaultyProxy]) -> None:
+    shelf.put("/v2/team/app/manifests/v1", DATA)
+    proxy = faulty(shelf.url)
+    proxy.inject(CutOff(after=10), times=1)
+    shelf.url = proxy.url
+    with shelf.open() as registry:
+        assert registry.manifest("v1") == (DATA, DIGEST)
+    assert len(proxy.traffic.of()) == 2
+
+
+def test_what_is_refused_for_another_reason_is_not_absent(shelf: Shelf) -> None:
+    shelf.put("/v2/team/app/manifests/v1", b"", status=403)
+    with shelf.open() as registry, pytest.raises(SourceError, match="answers 403") as caught:
+        registry.manifest("v1")
+    assert not isinstance(caught.value, Absent)
 
 
 def test_nothing_is_read_beyond_what_it_may_be(shelf: Shelf, tmp_path: Path) -> None:
