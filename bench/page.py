@@ -34,7 +34,8 @@ As kubelet calls them: gRPC on the unix socket. The yardstick is Probe, which do
 A *hit* takes a link tree from the pool, a *miss* binds the golden tree. With cold dentries the kernel had dropped
 its dentries and inodes before each call. The client shares the machine with the driver, so with many callers the time
 of a call is mostly waiting for a processor. *Standing* volumes were mounted before. With two namespaces the driver has
-its own, as in a container, and the kernel repeats every mount and unmount in the other one.
+its own, as in a container, and the kernel repeats every mount and unmount in the other one. *Missed hits* are calls
+counted as hits that found no tree ready.
 
 ![Calls](benchmarks/calls.svg)
 """

@@ -103,7 +103,9 @@ def rpcs(bench: Bench) -> None:
         rpc.declare(driver, pools)
         driver.start()
         rpc.wait_ready(driver, pools)
+        before = driver.log_file.stat().st_size
         _latencies(bench, driver, sizes, "hit")
+        missed = driver.log_file.read_bytes()[before:].count(b"pool=miss")
         bench.table("sound").append(engine.pairs_are_sound(driver, f"f{scale.large}", 30))
         rpc.fill(driver, SMALL, scale.standing)
         _standing(bench, driver, sizes, namespaces=1)
@@ -111,7 +113,9 @@ def rpcs(bench: Bench) -> None:
         driver.start(python=("bench/apart.py",))
         _standing(bench, driver, sizes, namespaces=2)
         busy = engine.memory(driver)["peak_mib"]
-        bench.table("process").append({"busy_peak_mib": busy, **engine.restarted(driver, scale.standing)})
+        bench.table("process").append(
+            {"missed_hits": missed, "busy_peak_mib": busy, **engine.restarted(driver, scale.standing)}
+        )
 
 
 def _standing(bench: Bench, driver: Driver, sizes: dict[str, int], namespaces: int) -> None:
