@@ -187,6 +187,7 @@ def forward_proxy(directory: Path) -> Iterator[tuple[str, Path]]:
         yield f"http://proxyuser:hunter3@127.0.0.1:{port}", log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.usefixtures("archive")
 def test_the_proxy_of_the_environment_is_used_unless_it_says_not_to(
