@@ -221,7 +221,7 @@ def studies(bench: Bench) -> None:
         with tempfile.TemporaryDirectory(dir=bench.place) as work:
             measured += study.measure(Path(work), files, mean, bench.scale.turns)
     bench.table("nodes_measured").extend(study.rows(measured))
-    bench.table("nodes").extend(study.compute(measured, _publish_seconds(bench.results.tables["rpc"])))
+    bench.table("nodes").extend(study.compute(measured, _publish_seconds(bench.results.tables.get("rpc", []))))
     study.record(measured, bench.out / "events.jsonl")
 
 
