@@ -422,6 +422,7 @@ def test_an_unpacked_directory_of_an_artifact_knows_no_whiteouts(images: Images)
     ("items", "reason"),
     [
         ([("../x", b"f")], "no component"),
+        ([("a/../../x", b"f")], "no component"),
         ([("/etc/passwd", b"f")], "absolute"),
         ([("a", b"f1"), ("a", b"f2")], "twice"),
         ([("a", b"f1"), ("a", b"d")], "twice"),
