@@ -62,6 +62,8 @@ def api_server(programs: Path, pki: Path) -> list[str | Path]:
         "--kubelet-preferred-address-types=InternalIP",  # there is no DNS for the node's name
         "--authorization-mode=Node,RBAC",
         "--allow-privileged=true",
+        "--feature-gates=MutatingAdmissionPolicy=true",  # for deploy/examples/read-only-policy.yaml
+        "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
     ]
 
 

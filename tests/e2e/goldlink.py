@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.e2e import images
+from tests.e2e import images, pods
 from tests.e2e.cluster import build
 from tests.processes import ROOT
 
@@ -25,6 +25,7 @@ RELEASE = "goldlink"
 STATE = "/var/lib/goldlink"
 SOURCES = "/var/lib/sources"
 """Directories of the node that caches come from, seen by the fetcher at the same path."""
+_POLICY = ROOT / "deploy" / "examples" / "read-only-policy.yaml"
 _SIDECARS = {
     "csi-provisioner": "csi-provisioner:v6.3.0",
     "csi-attacher": "csi-attacher:v4.12.0",
@@ -88,13 +89,15 @@ class Goldlink:
         source = {"type": "directory", "path": f"{SOURCES}/{name}"}
         return {"name": name, "source": source, "refresh": {"interval": "1s"}}
 
-    def declare(self, *caches: dict[str, Any], wait: bool = True) -> None:
-        """Let these be the caches; returns when the node has a version of each, or at once without `wait`.
+    def declare(self, *caches: dict[str, Any], wait: bool = True, **more: Any) -> None:
+        """Let these be the caches, and set `more` values of the chart.
+
+        Returns when the node has a version of each, or at once without `wait`.
 
         The configuration is changed as people change it; kubelet brings it to the pods within a minute or so.
         """
         self.caches[:] = caches
-        self.install()
+        self.install(**more)
         if wait:
             self.cluster.wait("the caches", lambda: all(self.current(cache["name"]) for cache in caches), 180)
 
@@ -174,6 +177,21 @@ def sidecars(programs: Path) -> Sequence[images.Image]:
 def volume(cache: str, **attributes: str) -> dict[str, Any]:
     """An inline volume of a cache, as a pod declares it."""
     return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": {"cache": cache, **attributes}}}
+
+
+@contextmanager
+def read_only_policy(cluster: Cluster) -> Iterator[None]:
+    """During the block the API server adds `readOnly: true` to volumes, by the policy of the examples."""
+    probe = pods.pod("probe", "default", volumes={"deps": {"csi": {"driver": DRIVER}}})
+
+    def works() -> bool:
+        command = ("create", "--filename=-", "--dry-run=server", "--output=jsonpath={.spec.volumes[0].csi.readOnly}")
+        return cluster.kubectl(*command, stdin=json.dumps(probe)) == "true"
+
+    cluster.kubectl("apply", "--filename", _POLICY)
+    cluster.wait("the policy", works)
+    yield
+    cluster.kubectl("delete", "--filename", _POLICY)
 
 
 @contextmanager

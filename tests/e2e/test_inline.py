@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e import pods
-from tests.e2e.goldlink import DRIVER, volume
+from tests.e2e.goldlink import DRIVER, read_only_policy, volume
 
 if TYPE_CHECKING:
     from tests.e2e.cluster import Cluster
@@ -109,3 +109,15 @@ def test_a_pod_that_comes_before_its_cache_starts_when_it_is_fetched(
     goldlink.write_source("late", {"file": "there\n"})
     pods.wait_for(cluster, namespace, "early", timeout=200)
     assert pods.run(cluster, namespace, "early", "cat /mnt/late/file") == (0, "there\n")
+
+
+def test_the_policy_of_the_examples_adds_what_a_pod_forgot(
+    cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    goldlink.declare(goldlink.source("deps", {"package.json": "{}\n"}))
+    forgotten = {"csi": {"driver": DRIVER, "volumeAttributes": {"cache": "deps"}}}
+    with read_only_policy(cluster):
+        cluster.apply(pods.pod("forgetful", namespace, volumes={"deps": forgotten, "other": {"emptyDir": {}}}))
+    pods.wait_for(cluster, namespace, "forgetful")
+    assert pods.run(cluster, namespace, "forgetful", "cat /mnt/deps/package.json") == (0, "{}\n")
+    assert pods.run(cluster, namespace, "forgetful", "touch /mnt/other/file") == (0, "")

@@ -45,18 +45,23 @@ readinessProbe:
   timeoutSeconds: 3
 {{- end }}
 
-{{- /* Volumes and mounts of the fetcher: secrets and directories of the node. */ -}}
+{{- /* Volumes and mounts of the fetcher: secrets, and directories of the node. */ -}}
 {{- define "goldlink.fetcherVolumes" -}}
 {{- range .Values.fetcher.secrets }}
 - name: secret-{{ . }}
   secret: {secretName: {{ . }}}
 {{- end }}
+{{- range $index, $path := .Values.fetcher.directories }}
+- name: directory-{{ $index }}
+  hostPath: {path: {{ $path }}, type: Directory}
+{{- end }}
 {{- end }}
 
 {{- define "goldlink.fetcherMounts" -}}
 {{- range .Values.fetcher.secrets }}
-- name: secret-{{ . }}
-  mountPath: /etc/goldlink/secrets/{{ . }}
-  readOnly: true
+- {name: secret-{{ . }}, mountPath: /etc/goldlink/secrets/{{ . }}, readOnly: true}
+{{- end }}
+{{- range $index, $path := .Values.fetcher.directories }}
+- {name: directory-{{ $index }}, mountPath: {{ $path }}, readOnly: true, mountPropagation: HostToContainer}
 {{- end }}
 {{- end }}
