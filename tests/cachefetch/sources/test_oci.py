@@ -254,6 +254,7 @@ def test_only_new_layers_are_fetched(registry: Registry, layout: Layout, refresh
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_one_percent_of_a_hundred_thousand_files_costs_one_percent(
     registry: Registry, layout: Layout, refresh: Refresh, fetched: Fetched
 ) -> None:
