@@ -159,7 +159,7 @@ class Hub:
             body, headers = web.read(self._client, url, {}, self._patience(), limit=_ANSWER_MAX)
         try:
             answer = msgspec.json.decode(body, type=type_)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(f"{redact(url)} does not answer as a hub does ({error}): check `endpoint`") from error
         following = _NEXT.search(headers.get("Link", ""))
         return answer, urljoin(url, following[1]) if following else None
@@ -213,8 +213,5 @@ def _file(entry: _Entry, page: str) -> HubFile:
     sha256 = entry.lfs.oid if entry.lfs else ""
     if entry.type != "file" or not _SHA1.fullmatch(entry.oid) or not _SHA256.fullmatch(sha256 or "0" * 64):
         raise DataError(f"{redact(page)} lists {entry.path!r} in a way that no hub does: check `endpoint`")
-    try:
-        check_entry_path(entry.path.encode())
-    except UnicodeEncodeError:
-        raise DataError(f"{redact(page)} lists {entry.path!r}, which is no text: rename it") from None
+    check_entry_path(entry.path.encode())  # JSON that was decoded is text: it can be encoded
     return HubFile(entry.path, entry.size, entry.oid, sha256)

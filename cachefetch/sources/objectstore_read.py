@@ -95,7 +95,11 @@ class ObjectDownload:
         note = _Note(self._found.state.decode(), _BOOT_ID.read_text(encoding="ascii").strip())
         try:
             same = bool(self._found.etag) and msgspec.json.decode(self._note.read_bytes(), type=_Note) == note
-        except (FileNotFoundError, msgspec.DecodeError):  # the note is written in one piece, but a crash may cut it
+        except (
+            FileNotFoundError,
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+        ):  # written in one piece, but a crash may cut it
             same = False
         if same:
             return min(os.fstat(self._file).st_size, self._found.size)

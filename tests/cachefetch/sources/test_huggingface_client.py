@@ -121,6 +121,8 @@ GIT, SHA = "a" * 40, "b" * 64
     ("answer", "error", "expected"),
     [
         (b"<html>", DataError, "does not answer as a hub does"),
+        (b'[{"path": "\xff"}]', DataError, "does not answer as a hub does"),
+        (b'[{"x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]", DataError, "does not answer as a hub does"),
         (b'[{"type": "file"}]', DataError, "does not answer as a hub does"),
         ([{"type": "file", "path": "a", "oid": GIT, "size": -1}], DataError, "does not answer as a hub does"),
         ([{"type": "file", "path": "a", "oid": "x", "size": 1}], DataError, "lists 'a' in a way that no hub does"),

@@ -285,3 +285,21 @@ def test_an_object_must_be_signed(bucket: Bucket, fetched: Fetched, tmp_path: Pa
     }
     bucket.objects["sig/a"] = bucket.objects.pop("a.tar.minisig")
     assert not refresh(fetched, bucket, "s3://bucket/a.tar", **elsewhere).changed
+
+
+def test_a_list_that_changed_since_the_first_look_is_looked_at_again(bucket: Bucket, fetched: Fetched) -> None:
+    """Two lists that are equal prove one moment; here the second one has more, although every object could be read."""
+    bucket.objects = {"p/a": b"1", "p/b": b"2"}
+    lists = 0
+
+    def add(request: Request) -> bool:
+        nonlocal lists
+        lists += request.path.startswith("/bucket?")
+        if lists == 2:
+            bucket.objects["p/c"] = b"3"
+        return False
+
+    bucket.before = add
+    refresh(fetched, bucket)
+    assert set(fetched.entries()) == {b"a", b"b", b"c"}
+    assert lists == 4
