@@ -32,7 +32,7 @@ demo: $(READY) ## Show the main job on this machine: no Kubernetes needed, root 
 	@$(BIN)/python deploy/demo/demo.py
 
 test: $(READY) packages lint verify programs ## Everything: lint, generated files, all tests, a real Kubernetes, coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST)
+	@tests/tools/test.sh $(BIN)/python
 
 quick: $(READY) packages ## The tests that take seconds
 	@$(BIN)/python -m pytest -m "not slow and not cluster" -n auto $(PYTEST)

@@ -24,7 +24,7 @@ GROWTH = 3.0
 OF_PROBE = 12.0
 """Goal: 5. A walk over the tree takes 300 and more."""
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.alone, pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -211,6 +211,7 @@ def test_a_version_that_arrives_is_published_within_two_seconds(driver_before_st
     assert (driver.target("v") / "file").exists()
 
 
+@pytest.mark.alone
 def test_two_hundred_waiting_publishes_slow_nobody_down(driver_before_start: Driver, version: Version) -> None:
     """Medians of one run compared as a ratio; the wait for one cache must not be felt by the others.
 

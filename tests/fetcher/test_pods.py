@@ -105,6 +105,7 @@ def test_a_pod_whose_cache_does_not_come_in_time_hears_how_far_it_is(
     driver.check()
 
 
+@pytest.mark.alone
 def test_waiting_pods_slow_the_fetchers_other_calls_down_for_nobody(
     driver: Driver, fetcher: FetcherProcess, slow: Nginx
 ) -> None:
