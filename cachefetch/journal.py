@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cachefetch import durable
+from cachefetch.decoding import UNREADABLE
 from cachefetch.logs import fields
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Journal:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[str, Failure])
         except FileNotFoundError:
             return {}
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             _log.warning("journal_damaged", extra=fields(path=self._path, error=error, effect="no back-off is known"))
             return {}
 

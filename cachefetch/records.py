@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cachefetch import durable
+from cachefetch.decoding import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ class Records:
         """The record of the volume; None when there is none, or only a damaged one (the machine lost power)."""
         try:
             return msgspec.json.decode((self.place(volume_id) / _FILE).read_bytes(), type=VolumeRecord)
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        except (FileNotFoundError, NotADirectoryError, *UNREADABLE):
             return None
 
     def remove(self, volume_id: str) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urljoin
 
 import msgspec
 
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import DataError, SourceError
 from cachefetch.paths import check_entry_path, show
 from cachefetch.sources import web
@@ -159,7 +160,7 @@ class Hub:
             body, headers = web.read(self._client, url, {}, self._patience(), limit=_ANSWER_MAX)
         try:
             answer = msgspec.json.decode(body, type=type_)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{redact(url)} does not answer as a hub does ({error}): check `endpoint`") from error
         following = _NEXT.search(headers.get("Link", ""))
         return answer, urljoin(url, following[1]) if following else None

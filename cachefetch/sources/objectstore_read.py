@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cachefetch.decoding import UNREADABLE
 from cachefetch.sources.window import ahead
 
 if TYPE_CHECKING:
@@ -95,11 +96,7 @@ class ObjectDownload:
         note = _Note(self._found.state.decode(), _BOOT_ID.read_text(encoding="ascii").strip())
         try:
             same = bool(self._found.etag) and msgspec.json.decode(self._note.read_bytes(), type=_Note) == note
-        except (
-            FileNotFoundError,
-            msgspec.DecodeError,
-            UnicodeDecodeError,
-        ):  # written in one piece, but a crash may cut it
+        except (FileNotFoundError, *UNREADABLE):  # written in one piece, but a crash may cut it
             same = False
         if same:
             return min(os.fstat(self._file).st_size, self._found.size)

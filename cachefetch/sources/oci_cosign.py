@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import ConfigError, DataError
 from cachefetch.logs import fields
 from cachefetch.sources.oci_manifest import Manifest, decode
@@ -157,7 +158,7 @@ def _claimed(payload: bytes) -> str:
     """The digest of the image that a payload is about; empty when it is about something else."""
     try:
         critical = msgspec.json.decode(payload, type=_Claim).critical
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""
     return critical.image.docker_manifest_digest if critical.type == _TYPE else ""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import ConfigError, SourceError
 from cachefetch.images import DOCKER_HUB
 
@@ -120,7 +121,7 @@ class DockerConfig:
             return None
         try:
             answer = msgspec.json.decode(said, type=_Answer)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             raise SourceError(
                 f"docker-credential-{helper} does not answer with a login for {registry}: try it by hand"
             ) from None
@@ -151,7 +152,7 @@ def _read(path: Path) -> _Config:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}; mount the pull secret there, or correct `dockerConfig`"
         ) from error
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise ConfigError(f"{path} is not a docker config.json: write it with docker login") from None
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx2
 import msgspec
 
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import SourceError
 from cachefetch.sources import web
 from cachefetch.urls import redact
@@ -145,7 +146,7 @@ class RegistryLogin(httpx2.Auth):
         web.check(url, response)
         try:
             said = msgspec.json.decode(response.read(), type=_Token)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             said = _Token()
         token = said.token or said.access_token
         if not token or not token.isascii() or not token.isprintable():

@@ -12,6 +12,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from cachefetch.config import ImageLayout
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import DataError
 from cachefetch.images import Platform, normal
 from cachefetch.paths import show
@@ -117,7 +118,7 @@ def decode(data: bytes, name: str) -> Index | Manifest:
     """
     try:
         document = msgspec.json.decode(data, type=_Document)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DataError(f"{name} has no proper manifest ({error}): push it again with a current tool") from error
     if document.schema_version != 2:  # noqa: PLR2004  (the number of the schema)
         raise DataError(
@@ -163,7 +164,7 @@ def check_config(data: bytes, wanted: Platform, name: str) -> None:
     """
     try:
         found = _platform(msgspec.json.decode(data, type=PlatformSpec))
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise DataError(f"{name} has no proper configuration ({error}): push it again") from error
     if found != wanted:
         raise _other(wanted, str(found), name)

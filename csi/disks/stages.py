@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cachefetch import durable
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import Conflict, Precondition
 from csi.disks.ids import is_image
 from csi.disks.model import Hold, Mode  # noqa: TC001 - msgspec reads the annotations
@@ -63,7 +64,7 @@ class Stages:
             return None
         try:
             return msgspec.json.decode(self._file(disk_id).read_bytes(), type=Stage)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *UNREADABLE):
             return None
 
     def write(self, stage: Stage) -> None:

@@ -24,7 +24,9 @@ def test_without_a_file_nothing_failed(tmp_path: Path) -> None:
     assert Journal.of(tmp_path).read() == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"deps": {"count": "many"}}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"deps": {"count": "many"}}', b"\xff", b'{"\xff": 1}', b"[" * 100_000]
+)
 def test_a_damaged_file_is_no_failure_and_is_said(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:

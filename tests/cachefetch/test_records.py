@@ -49,7 +49,13 @@ def test_a_record_is_read_as_it_was_written(record: VolumeRecord) -> None:
         assert list(records.all()) == [record]
 
 
-@given(st.binary(max_size=200) | st.just(b"") | st.recursive(st.none(), st.lists).map(json.dumps).map(str.encode))
+@given(
+    st.binary(max_size=200)
+    | st.binary(max_size=9).map(lambda junk: b'{"id":"' + junk + b'"}')
+    | st.just(b'{"pod":' + b"[" * 100_000)
+    | st.just(b"")
+    | st.recursive(st.none(), st.lists).map(json.dumps).map(str.encode)
+)
 def test_a_damaged_record_reads_as_none(content: bytes) -> None:
     """After a power cut the file may hold anything, and its volume is unmounted then anyway."""
     with TemporaryDirectory() as place:
