@@ -39,6 +39,8 @@ _FREE_INODES = 0.1
 """Share of the inodes that must stay free: a pool may cost convenience, never the node."""
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 60.0
+_RETURN_SECONDS = 2.0
+"""How long a tree that was taken is given to come back, before another one is made in its place."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,9 @@ class Pool:
         config: Callable[[], Config],
         on_link: Callable[[LinkReport, float], None],
         on_discard: Callable[[], None],
+        patience: float = _RETURN_SECONDS,
     ) -> None:
-        """Keep trees in `store` as `config` says.
+        """Keep trees in `store` as `config` says; a taken one is replaced after `patience` seconds without another.
 
         `on_link` hears of each tree made and the seconds it took, `on_discard` of anything that went to the trash.
         """
@@ -102,6 +105,7 @@ class Pool:
         self._config = config
         self._on_link = on_link
         self._on_discard = on_discard
+        self._patience = patience
         self._lock = threading.Lock()
         self._ready: dict[Key, list[Slot]] = {}
         self._wake = threading.Event()
@@ -114,10 +118,10 @@ class Pool:
         with self._lock:
             ready = self._ready.get((cache, version))
             slot = ready.pop() if ready else None
-        if slot is None:
-            return None
+            if slot is None:
+                return None
+            self._not_before[cache, version] = time.monotonic() + self._patience
         (self._place(cache, version) / slot.name).rename(dest)
-        self._wake.set()
         return slot
 
     def give(self, cache: str, version: str, tree: Path, slot: Slot) -> bool:

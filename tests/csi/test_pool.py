@@ -52,6 +52,7 @@ class Bench:
         self.maker = Making()
         self.discards = 0
         self.reports: list[LinkReport] = []
+        self.patience = 0.0
         self.limit(pool)
         self.pool = self.open()
 
@@ -65,6 +66,7 @@ class Bench:
             config=lambda: self.config,
             on_link=lambda report, _seconds: self.reports.append(report),
             on_discard=self.count,
+            patience=self.patience,
         )
 
     def count(self) -> None:
@@ -147,6 +149,22 @@ def test_a_tree_comes_back_only_where_one_is_missing(bench: Bench, filled: str, 
     link_tree(bench.store.tree(CACHE, filled), tmp_path / "surplus")
     assert not bench.pool.give(CACHE, filled, tmp_path / "surplus", slot)
     assert (tmp_path / "surplus").is_dir()
+
+
+def test_a_tree_that_comes_back_soon_is_not_replaced(bench: Bench, filled: str, tmp_path: Path) -> None:
+    """Pods that come and go cost no new trees."""
+    bench.pool.stop()
+    until(stopped)
+    bench.patience = 60.0
+    bench.pool = bench.open()
+    bench.pool.start()
+    made = bench.maker.made
+    for number in range(10):
+        slot = bench.pool.take(CACHE, filled, tmp_path / str(number))
+        assert slot is not None
+        time.sleep(0.15)
+        assert bench.pool.give(CACHE, filled, tmp_path / str(number), slot)
+    assert (bench.maker.made, bench.discards) == (made, 0)
 
 
 def test_a_new_version_gets_its_own_trees_and_those_of_the_old_one_go(
