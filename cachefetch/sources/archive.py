@@ -135,12 +135,12 @@ def entry_path(name: bytes) -> bytes:
     return b"/".join([part for part in name.split(b"/") if part not in {b"", b"."}])
 
 
-def _decompressed(stream: Readable, format_: Format) -> io.BufferedIOBase:
+def _decompressed(stream: Readable, format_: Format) -> io.BufferedIOBase | _Zstd:
+    if format_ is Format.TAR_ZST:
+        return _Zstd(stream)
     raw = io.BufferedReader(_Raw(stream), _BUFFER)
     if format_ is Format.TAR_GZ:
         return gzip.GzipFile(fileobj=raw)
-    if format_ is Format.TAR_ZST:
-        return zstd.ZstdFile(raw)
     if format_ is Format.TAR_XZ:
         return lzma.LZMAFile(raw)
     if format_ is Format.TAR_BZ2:
@@ -161,6 +161,37 @@ class _Raw(io.RawIOBase):
         chunk = self._stream.read(len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
+
+
+class _Zstd(io.RawIOBase):
+    """The content of zstd frames that follow each other (RFC 8878, 3.1).
+
+    Not `ZstdFile`: that takes its input in pieces of 8 KiB, which costs more than decompressing them.
+    """
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self._frame = zstd.ZstdDecompressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the only caller gives a memoryview
+        content = b""
+        while not content:  # the first bytes of a frame, and a skippable one, have none
+            piece = b""
+            if self._frame.eof:
+                piece = self._frame.unused_data or self._stream.read(_BUFFER)
+                if not piece:
+                    return 0
+                self._frame = zstd.ZstdDecompressor()
+            elif self._frame.needs_input:
+                piece = self._stream.read(_BUFFER)
+                if not piece:
+                    raise EOFError("it ends within a zstd frame")
+            content = self._frame.decompress(piece, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 def _zip_time(parts: tuple[int, int, int, int, int, int]) -> int:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import ExitStack
+import socket
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 import httpx2
 import msgspec
 
+from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import DataError, SourceError
 from cachefetch.sources import web
 from cachefetch.urls import redact
@@ -80,6 +82,7 @@ class Download:
         self._sha256 = hashlib.sha256()
         self._connection = ExitStack()
         self._body: Iterator[bytes] | None = None
+        self._socket: socket.socket | None = None
         self.origin = self._recall()
         self._have = os.fstat(self._file).st_size if self.origin else 0
 
@@ -123,6 +126,17 @@ class Download:
             )
         return found
 
+    def interrupt(self) -> None:
+        """Let a `read` of another thread, and each later one that has to ask the server, fail soon.
+
+        That is at once when it waits for bytes or pauses, and after the usual timeouts while it connects.
+        """
+        self._patience.end()
+        if (connected := self._socket) is not None:
+            with suppress(OSError):  # the connection is gone already
+                # Not the method of a TLS socket, which would forget its keys while the other thread reads.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
     def discard(self) -> None:
         """Throw away what arrived: it is of no use for another try."""
         self._note.unlink(missing_ok=True)
@@ -132,13 +146,14 @@ class Download:
         """What the partial file is part of; None when there is none, or it cannot be trusted."""
         try:
             origin = msgspec.json.decode(self._note.read_bytes(), type=Origin)
-        except (FileNotFoundError, msgspec.DecodeError):  # the note is written in one piece, but a crash may cut it
+        except (FileNotFoundError, *UNREADABLE):  # the note is written in one piece, but a crash may cut it
             return None
         trusted = self._digest is not None or origin.boot == self._boot
         return origin if trusted and origin.digest == self._digest else None
 
     def _receive(self) -> None:
         """Add the next piece to the partial file, connecting first or again where needed."""
+        self._patience.check(self._url)
         if self._body is None:
             self._connect()
             return
@@ -171,6 +186,7 @@ class Download:
             if self.origin.validator:
                 headers["If-Range"] = self.origin.validator
         answer = self._connection.enter_context(web.get(self._client, self._url, headers, self._patience))
+        self._socket = web.connected(answer)
         if answer.status_code == HTTPStatus.OK:
             self._from_start(answer)
         elif headers and answer.status_code == HTTPStatus.PARTIAL_CONTENT:
@@ -236,6 +252,7 @@ class Download:
         self._complete = True
 
     def _disconnect(self) -> None:
+        self._socket = None
         self._connection.close()
         self._body = None
         self._skip = 0

@@ -11,6 +11,7 @@ from cachefetch.errors import DataError
 from cachefetch.sources import web
 from cachefetch.sources.download import Download, whole
 from cachefetch.sources.http_auth import make_auth
+from cachefetch.sources.readahead import ReadAhead
 from cachefetch.sources.single import Single, stage_single
 from cachefetch.urls import Format, file_name, redact
 
@@ -119,10 +120,11 @@ class HttpSnapshot:
         config = self._config
         with self._client() as client:
             proof = self._obtain(client)
-            with Download(client, config.url, stage.scratch, self._patience(), digest=self._digest) as download:
-                name = file_name(config.url) if config.kind is Format.FILE else b""
-                digest = stage_single(download, Single(config.kind, name, _FILE_MTIME), stage, proof)
-                origin = download.origin
+            name = file_name(config.url) if config.kind is Format.FILE else b""
+            download = Download(client, config.url, stage.scratch, self._patience(), digest=self._digest)
+            with download, ReadAhead(download) as arriving:
+                digest = stage_single(arriving, Single(config.kind, name, _FILE_MTIME), stage, proof)
+            origin = download.origin
         self.meta = {"digest": digest}
         if origin:
             self.meta |= {"etag": origin.etag, "last_modified": origin.last_modified}

@@ -8,12 +8,15 @@ from __future__ import annotations
 import email.utils
 import logging
 import random
+import socket
 import ssl
+import threading
 import time
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import httpcore2
 import httpx2
 
 from cachefetch import __version__
@@ -30,6 +33,9 @@ _TRIES = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
 _RETRY_AFTER_MAX = 60.0
 """A server that wants to be left alone for longer gets its wish: the next refresh tries again."""
+
+# Four times what the library takes at once: each piece costs the same, however long it is.
+httpcore2.HTTP11Connection.READ_NUM_BYTES = 1 << 18
 
 # Both libraries log URLs or headers as they are, with passwords and signatures.
 for _name in ("httpx2", "httpcore2"):
@@ -58,21 +64,34 @@ class Patience:
     Jittered, so that a thousand nodes do not come back to a restarted server in the same moment.
     """
 
-    def __init__(self, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._sleep = sleep
+    def __init__(self, sleep: Callable[[float], object] | None = None) -> None:
+        """`sleep` waits so many seconds; without it `end` also ends a wait that is under way."""
+        self._ended = threading.Event()
+        self._sleep = sleep or self._ended.wait
         self._failures = 0
 
     def wait(self, failure: Interrupted) -> None:
         """Wait before the next try; raises `failure` when there is to be none."""
         self._failures += 1
-        if self._failures >= _TRIES or failure.retry_after > _RETRY_AFTER_MAX:
+        if self._failures >= _TRIES or failure.retry_after > _RETRY_AFTER_MAX or self._ended.is_set():
             raise failure
         backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)  # noqa: S311  (no secret)
         self._sleep(max(backoff, failure.retry_after))
+        if self._ended.is_set():
+            raise failure
 
     def progress(self) -> None:
         """Something arrived: failures before do not count any more."""
         self._failures = 0
+
+    def end(self) -> None:
+        """There is no next try any more. May be called by another thread."""
+        self._ended.set()
+
+    def check(self, url: str) -> None:
+        """Raise SourceError when it was ended."""
+        if self._ended.is_set():
+            raise SourceError(f"fetching {redact(url)} was interrupted: the next try goes on from there")
 
 
 def make_client(*, ca: str | None = None, auth: httpx2.Auth | None = None) -> httpx2.Client:
@@ -123,6 +142,13 @@ def get(
         yield response
     finally:
         response.close()
+
+
+def connected(answer: httpx2.Response) -> socket.socket | None:
+    """The socket that the answer comes from; None when the transport does not tell."""
+    stream = answer.extensions.get("network_stream")
+    found = stream.get_extra_info("socket") if stream is not None else None
+    return found if isinstance(found, socket.socket) else None
 
 
 def read(

@@ -265,3 +265,41 @@ def test_a_damaged_zip_is_read_or_refused(
 )
 def test_entry_path_drops_what_means_nothing_only(name: bytes, path: bytes) -> None:
     assert entry_path(name) == path
+
+
+def zst(content: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q"], input=content, check=True, capture_output=True).stdout
+
+
+SKIPPABLE = struct.pack("<II", 0x184D2A50, 5) + b"hello"
+
+
+class Drip(io.BytesIO):
+    """Gives one byte at a time, as a slow network may."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(1 if size else 0)
+
+
+@pytest.mark.parametrize("stream", [io.BytesIO, Drip])
+def test_zstd_frames_that_follow_each_other_are_one_archive(stage: Stage, stream: type[io.BytesIO]) -> None:
+    """As pzstd writes them, with skippable and empty frames between."""
+    plain = tar(entry("a", b"1" * 100_000), entry("b", b"2"))
+    cut = len(plain) // 2
+    packed = SKIPPABLE + zst(plain[:cut]) + zst(b"") + SKIPPABLE + zst(plain[cut:]) + SKIPPABLE
+    unpack_tar(stream(packed), Format.TAR_ZST, stage)
+    assert (stage.place / "tree/a").read_bytes() == b"1" * 100_000
+    assert (stage.place / "tree/b").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("where", ["nothing", "within", "checksum", "garbage"])
+def test_a_damaged_zstd_stream_is_an_error_of_the_data(stage: Stage, where: str) -> None:
+    packed = zst(tar(entry("a", os.urandom(100_000))))
+    content = {
+        "nothing": b"",
+        "within": packed[: len(packed) // 2],
+        "checksum": packed[:-1] + bytes([packed[-1] ^ 1]),
+        "garbage": packed + b"garbage",
+    }[where]
+    with pytest.raises(DataError, match=r"is not tar\.zst, or damaged"):
+        unpack_tar(io.BytesIO(content), Format.TAR_ZST, stage)

@@ -4,6 +4,7 @@ import email.utils
 import logging
 import ssl
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -226,3 +227,16 @@ def test_an_answer_that_always_breaks_off_is_given_up(httpd: Httpd) -> None:
     httpd.serve("/a", bytes(1000), cut_after=[10] * 6)
     with make_client() as client, pytest.raises(SourceError, match="cannot be fetched"):
         read(client, httpd.url("/a"), {}, Clock().patience(), limit=1000)
+
+
+def test_patience_that_is_ended_waits_no_more() -> None:
+    """Neither a pause that is under way goes on, nor does a later one begin."""
+    patience, failure = Patience(), Interrupted("busy", retry_after=30)
+    other = threading.Timer(0.05, patience.end)
+    other.start()
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="busy"):
+            patience.wait(failure)
+    other.join()
+    with pytest.raises(SourceError, match="was interrupted"):
+        patience.check("https://user:secret@h/x")
