@@ -42,6 +42,10 @@ class BackgroundFailed(GoldlinkError):
     """The child did not finish its work; what it left half-made is for the caller to discard."""
 
 
+class BackgroundStopped(BackgroundFailed):
+    """The driver stops, so the child was ended; the next start begins anew."""
+
+
 class Background:
     """Runs children one at a time for each caller, and ends them when the driver stops."""
 
@@ -53,7 +57,8 @@ class Background:
         """As `linktree.link_tree`.
 
         Raises:
-            BackgroundFailed: it failed, or the driver stops.
+            BackgroundFailed: it failed.
+            BackgroundStopped: the driver stops.
         """
         return decode_report(self._run("link", source, dest))
 
@@ -61,7 +66,8 @@ class Background:
         """As `trash.empty`.
 
         Raises:
-            BackgroundFailed: it failed, or the driver stops.
+            BackgroundFailed: it failed.
+            BackgroundStopped: the driver stops.
         """
         self._run("empty", trash)
 
@@ -76,8 +82,9 @@ class Background:
                 if self._stopping.is_set():
                     child.kill()
         if child.returncode != 0:
-            reason = "the driver stops" if self._stopping.is_set() else errors.strip().rpartition("\n")[2]
-            raise BackgroundFailed(f"{words[0]} of {words[1]} did not finish: {reason}")
+            if self._stopping.is_set():
+                raise BackgroundStopped(f"{words[0]} of {words[1]} did not finish: the driver stops")
+            raise BackgroundFailed(f"{words[0]} of {words[1]} did not finish: {errors.strip().rpartition(chr(10))[2]}")
         return output
 
 

@@ -6,6 +6,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from cachefetch.background import BackgroundStopped
 from cachefetch.errors import GoldlinkError
 from cachefetch.logs import fields
 
@@ -50,5 +51,7 @@ class Reaper:
                 return
             try:
                 self._empty(self._directory)
+            except BackgroundStopped:
+                return
             except (OSError, GoldlinkError) as error:
                 _log.warning("trash", extra=fields(error=str(error), directory=self._directory))

@@ -21,7 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from cachefetch.background import BackgroundStopped
 from cachefetch.errors import GoldlinkError
+from cachefetch.logs import fields
 from cachefetch.model import LinkMode
 
 if TYPE_CHECKING:
@@ -171,8 +173,10 @@ class Pool:
             try:
                 self._drop_unwanted()
                 made = self._make_one()
-            except (OSError, GoldlinkError):
-                _log.exception("pool")
+            except BackgroundStopped:
+                return
+            except (OSError, GoldlinkError) as error:
+                _log.warning("pool", extra=fields(error=str(error)))
                 made = False
             if not made:
                 self._wake.wait(_LOOK_SECONDS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cachefetch.background import BackgroundStopped
 from cachefetch.reaper import Reaper
 from cachefetch.trash import empty
 
@@ -104,3 +105,13 @@ def test_a_stopped_reaper_deletes_no_more(trash: Path) -> None:
     fill(trash / "later")
     reaper.wake()
     assert names(trash) == ["later"]
+
+
+def test_a_driver_that_stops_ends_it_without_a_word(trash: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def stopped(_directory: Path) -> None:
+        raise BackgroundStopped("the driver stops")
+
+    before = threading.active_count()
+    Reaper(trash, stopped).start()
+    until(lambda: threading.active_count() == before)
+    assert caplog.messages == []

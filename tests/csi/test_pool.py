@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachefetch.background import BackgroundStopped
 from cachefetch.config import Cache, Config, Directory
 from cachefetch.errors import OutOfSpace
 from cachefetch.linktree import LinkReport, link_tree
@@ -210,6 +211,15 @@ def test_a_failure_leaves_nothing_and_does_not_spin(bench: Bench) -> None:
     time.sleep(0.1)
     assert bench.discards == 1
     assert list(bench.place(version).iterdir()) == []
+
+
+def test_a_driver_that_stops_while_a_tree_is_made_is_no_failure(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    publish(bench.store, ITEMS)
+    bench.maker.error = BackgroundStopped("the driver stops")
+    bench.pool.start()
+    until(stopped)
+    assert bench.discards == 1
+    assert caplog.messages == []
 
 
 def test_a_cache_without_a_version_has_no_pool(bench: Bench) -> None:
