@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -103,6 +104,11 @@ def normal_mtime(mtime_ns: int) -> int:
     keep, each in its own way, and then the tree would not be what its manifest says.
     """
     return min(max(mtime_ns, _MTIME_MIN), _MTIME_MAX)
+
+
+def golden_owner() -> tuple[int, int]:
+    """User and group of golden files: root, or who runs this where that is not root, as in the controller's pod."""
+    return (0, 0) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 
 
 def check_cache_name(name: str) -> str:

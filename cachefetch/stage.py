@@ -22,7 +22,7 @@ from cachefetch.errors import DataError, UnsafeEntry
 from cachefetch.limits import Budget, Limits
 from cachefetch.linktree import Linker
 from cachefetch.logs import fields
-from cachefetch.model import Entry, EntryType, Totals, normal_mode, normal_mtime
+from cachefetch.model import Entry, EntryType, Totals, golden_owner, normal_mode, normal_mtime
 from cachefetch.paths import check_entry_path, show
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Stage:
         (directory / "tree").mkdir()
         self._root = os.open(directory / "tree", _DIRECTORY)
         # Neither the umask nor a set-group-id bit, which everything below would inherit (mkdir(2)), may get in here.
-        os.fchown(self._root, 0, 0)
+        os.fchown(self._root, *golden_owner())
         os.fchmod(self._root, normal_mode(EntryType.DIRECTORY, 0))
         self._budget = Budget(limits or Limits(), self._root)
         self._open: dict[bytes, int] = {}

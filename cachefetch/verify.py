@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cachefetch import manifest
 from cachefetch.errors import DataError
-from cachefetch.model import Entry, EntryType, normal_mode, short_id
+from cachefetch.model import Entry, EntryType, golden_owner, normal_mode, short_id
 from cachefetch.paths import show
 
 if TYPE_CHECKING:
@@ -109,8 +109,8 @@ def _status_difference(entry: Entry, status: os.stat_result) -> str:
         return f"is a {stat.filemode(status.st_mode)[0]!r}, not a {entry.type.name.lower()}"
     if entry.type is not EntryType.SYMLINK and stat.S_IMODE(status.st_mode) != entry.mode:
         return f"has mode {stat.S_IMODE(status.st_mode):04o}, not {entry.mode:04o}"
-    if (status.st_uid, status.st_gid) != (0, 0):
-        return f"belongs to {status.st_uid}:{status.st_gid}, not to root"
+    if (status.st_uid, status.st_gid) != (owner := golden_owner()):
+        return f"belongs to {status.st_uid}:{status.st_gid}, not to {owner[0]}:{owner[1]}"
     if status.st_mtime_ns != entry.mtime_ns:
         return f"has mtime {status.st_mtime_ns} ns, not {entry.mtime_ns}"
     if entry.type is EntryType.FILE and status.st_size != entry.size:

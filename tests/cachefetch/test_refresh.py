@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +31,6 @@ from tests.cachefetch.fakes import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from cachefetch.config import Cache
     from cachefetch.refresh import Refreshed
@@ -287,3 +291,37 @@ def test_however_little_room_there_is_current_stays_sound(mount: Callable[..., P
         assert store.current(CACHE) == old
         check_store(store)
     assert outcomes == {"published", "refused"}
+
+
+_UNPRIVILEGED = """
+import os, sys
+from pathlib import Path
+from cachefetch.config import Cache, Directory
+from cachefetch.progress import Silent
+from cachefetch.refresh import refresh
+from cachefetch.sources.directory import DirectorySource
+from cachefetch.store import Store
+from cachefetch.verify import verify
+os.setgroups([]), os.setgid(65532), os.setuid(65532)
+place = Path(sys.argv[1])
+cache = Cache(name="c", source=Directory(path=str(place / "source")))
+store = Store.open(place / "state")
+for content in ("one", "two"):
+    (place / "source" / "file").write_text(content)
+    version = refresh(store, cache, DirectorySource(cache.source), Silent()).version
+    assert [str(damage) for damage in verify(store, "c", version.id)] == []
+kept = store.tree("c", version.id) / "kept"
+print(kept.stat().st_nlink, kept.stat().st_uid)
+"""
+
+
+def test_who_is_not_root_keeps_a_store_of_their_own() -> None:
+    """The controller's fetcher runs as nobody in particular: files are its own, and versions share them."""
+    with TemporaryDirectory(dir="/tmp") as place:
+        (Path(place) / "source").mkdir()
+        (Path(place) / "source" / "kept").write_text("kept")
+        for path in (Path(place), *Path(place).rglob("*")):
+            os.chown(path, 65532, 65532)
+        command = [sys.executable, "-c", _UNPRIVILEGED, place]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.stdout == "2 65532\n", done.stderr

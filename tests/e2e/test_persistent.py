@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from tests.e2e.goldlink import Goldlink
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(400, func_only=True)]
-unprivileged = pytest.mark.xfail(
-    reason="the controller's fetcher is not root, and cachefetch.stage gives every tree to root: EPERM from fchown(2)"
-)
 READ = "cat /mnt/data/file; touch /mnt/data/new 2>&1 | grep -o 'Read-only file system'"
 
 
@@ -33,7 +30,6 @@ def claim(name: str, namespace: str, storage_class: str, mode: str = "ReadOnlyMa
     }
 
 
-@unprivileged
 def test_many_pods_read_a_claim_of_a_cache_and_none_writes(
     cluster: Cluster, goldlink: Goldlink, namespace: str
 ) -> None:
@@ -52,7 +48,6 @@ def test_many_pods_read_a_claim_of_a_cache_and_none_writes(
     cluster.wait("the end of the volume", lambda: volumes_of(cluster, namespace) == [])
 
 
-@unprivileged
 def test_a_claim_keeps_its_version(cluster: Cluster, goldlink: Goldlink, namespace: str) -> None:
     """The handle names a version, and no refresh changes that."""
     goldlink.declare(
