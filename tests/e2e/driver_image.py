@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 NAME = "localhost/goldlink:test"
 _BASE = "localhost/goldlink-base:bookworm"
-_SUITE, _MIRROR = "bookworm", "http://deb.debian.org/debian"
+_SUITE = "bookworm"  # from the mirror that debootstrap itself knows
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "goldlink" / "e2e" / "images"
 
 
@@ -51,7 +51,7 @@ def _bytes(text: str) -> int:
 def _make_base() -> None:
     with tempfile.TemporaryDirectory(dir=_CACHE.parent) as directory:
         # with certificates, so that no build step writes where those of the host are mounted
-        _run("debootstrap", "--variant=minbase", "--include=ca-certificates", _SUITE, directory, _MIRROR)
+        _run("debootstrap", "--variant=minbase", "--include=ca-certificates", _SUITE, directory)
         container = _buildah("from", "scratch")
         _buildah("add", "--quiet", container, directory, "/")
         _buildah("commit", "--quiet", "--rm", container, _BASE)
