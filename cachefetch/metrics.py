@@ -74,6 +74,7 @@ class _Caches(Collector):
         self._store = store
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        """State, failures and age of every cache at this moment."""
         states, failures, age = self._families()
         statuses, now = self._statuses(), time.time()
         for state in State:

@@ -177,6 +177,7 @@ class _Zstd(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # the only caller gives a memoryview
+        """Decompressed bytes into `buffer`; 0 at the end of the last frame."""
         content = b""
         while not content:  # the first bytes of a frame, and a skippable one, have none
             piece = b""
