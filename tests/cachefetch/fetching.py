@@ -38,6 +38,11 @@ def eventually(holds: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def at_work(name: str = CACHE) -> bool:
+    """Whether a thread still refreshes the cache: one that was abandoned holds the store's locks until it ends."""
+    return name in {thread.name for thread in threading.enumerate()}
+
+
 def cache(
     name: str = CACHE,
     *,

@@ -15,7 +15,7 @@ from cachefetch.errors import UnknownCache, UnknownVersion
 from cachefetch.fetches import Stopping
 from cachefetch.work import Ended, State, Status
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
-from tests.cachefetch.fetching import PATIENCE, Stuck, cache, eventually, running
+from tests.cachefetch.fetching import PATIENCE, Stuck, at_work, cache, eventually, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,3 +153,4 @@ def test_the_end_is_told_to_everybody_who_waits(store: Store) -> None:
         with pytest.raises(Stopping):
             list(one)
     stuck.let_go.set()
+    eventually(lambda: not at_work())

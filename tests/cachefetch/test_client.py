@@ -19,7 +19,7 @@ def test_without_a_daemon_there_is_nobody_to_talk_to(store: Store) -> None:
 
 def test_a_daemon_that_stops_meanwhile_is_an_error_that_says_so(store: Store) -> None:
     stuck = Stuck()
-    with running(store, {"deps": stuck}, cache("deps"), serve=True, grace=0.1) as fetcher:
+    with running(store, {"deps": stuck}, cache("deps"), serve=True) as fetcher:
         with client.connect(store.root) as connected:
             assert connected
             news = connected.refresh({"deps": ""})

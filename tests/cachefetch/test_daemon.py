@@ -11,7 +11,7 @@ import pytest
 from cachefetch.daemon import Limits
 from cachefetch.logs import fields_of
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
-from tests.cachefetch.fetching import PATIENCE, Defect, Endless, Fetcher, Stuck, cache, eventually, running
+from tests.cachefetch.fetching import PATIENCE, Defect, Endless, Fetcher, Stuck, at_work, cache, eventually, running
 
 if TYPE_CHECKING:
     from cachefetch.sources.base import Source
@@ -132,7 +132,7 @@ def test_the_end_does_not_wait_for_what_is_stuck(store: Store, events: Events) -
         assert stuck.asked.acquire(timeout=PATIENCE)
     assert events("abandoned") == [{"cache": CACHE}]
     stuck.let_go.set()
-    eventually(lambda: CACHE not in {thread.name for thread in threading.enumerate()})
+    eventually(lambda: not at_work())
 
 
 def test_no_more_than_four_work_at_a_time_and_the_fifth_gets_its_turn(store: Store, events: Events) -> None:

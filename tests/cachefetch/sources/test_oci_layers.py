@@ -264,7 +264,9 @@ def test_what_buildah_makes_of_an_image_is_made_here(images: Images, tmp_path: P
 
     def buildah(*arguments: str) -> str:
         command = ["buildah", *storage, *arguments]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=60).stdout.strip()
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     container = buildah("from", "--pull-never", f"oci:{layout.directory}:pushed")
     try:
