@@ -39,6 +39,8 @@ class Cluster:
         self._etc = self.machine.directory / "etc"
         self._pki = self._etc / "pki"
         self.kubeconfig = self._etc / "admin.conf"
+        self.audit = self.machine.directory / "log" / "audit.log"
+        """What service accounts have asked the API server, one JSON object a line."""
         self._pids: dict[str, int] = {}
 
     def __enter__(self) -> Self:
@@ -61,7 +63,7 @@ class Cluster:
         self._configure()
         self._spawn("containerd", components.containerd(self._etc))
         self._spawn("etcd", components.etcd())
-        self._spawn("kube-apiserver", components.api_server(self._programs, self._pki))
+        self._spawn("kube-apiserver", components.api_server(self._programs, self._etc, self.audit))
         for image in (images.pause(), images.busybox(), images.agnhost(self._programs / "agnhost")):
             self.add_image(image)
         self.wait("the API server", lambda: self._succeeds("get", "--raw=/readyz"), _START)

@@ -19,6 +19,7 @@ PODS = "10.88.0.0/16"
 SERVICES = "10.96.0.0/24"
 """Its first address is machine.SERVICE_ADDRESS: Kubernetes gives it to the service of the API server."""
 MAX_PODS = 110
+AUDIT_POLICY = "audit.yaml"
 
 
 def files(etc: Path, pki: Path, cgroup: str) -> dict[str, str]:
@@ -26,6 +27,7 @@ def files(etc: Path, pki: Path, cgroup: str) -> dict[str, str]:
     return {
         "containerd.toml": _containerd(etc),
         "cni/10-pods.conflist": json.dumps(_network()),
+        AUDIT_POLICY: json.dumps(_audit()),
         "kubelet.yaml": json.dumps(_kubelet(pki, cgroup)),
     }
 
@@ -41,8 +43,12 @@ def etcd() -> list[str | Path]:
     return ["etcd", "--data-dir", "/var/lib/etcd", "--unsafe-no-fsync", *listen]
 
 
-def api_server(programs: Path, pki: Path) -> list[str | Path]:
-    """The API server, on port 443 of the service's own address, so that pods reach it without a proxy."""
+def api_server(programs: Path, etc: Path, audit: Path) -> list[str | Path]:
+    """The API server, on port 443 of the service's own address, so that pods reach it without a proxy.
+
+    What service accounts ask goes to the file `audit`.
+    """
+    pki = etc / "pki"
     return [
         programs / "kube-apiserver",
         f"--etcd-servers={ETCD}",
@@ -64,6 +70,8 @@ def api_server(programs: Path, pki: Path) -> list[str | Path]:
         "--allow-privileged=true",
         "--feature-gates=MutatingAdmissionPolicy=true",  # for deploy/examples/read-only-policy.yaml
         "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
+        f"--audit-policy-file={etc / AUDIT_POLICY}",
+        f"--audit-log-path={audit}",
     ]
 
 
@@ -121,6 +129,12 @@ def _kubelet(pki: Path, cgroup: str) -> dict[str, Any]:
         "volumeStatsAggPeriod": "10s",
         "serializeImagePulls": False,
     }
+
+
+def _audit() -> dict[str, Any]:
+    """Who asked for what, of pods only (Kubernetes documentation, "Auditing")."""
+    pods = {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "omitStages": ["RequestReceived"]}
+    return {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [pods, {"level": "None"}]}
 
 
 def _containerd(etc: Path) -> str:
