@@ -139,6 +139,7 @@ def _serve(args: argparse.Namespace, store: Store, running: ExitStack) -> None:
     from cachefetch.metrics import Metrics
     from cachefetch.rpc import fetch_socket
     from cachefetch.sources import open_source
+    from cachefetch.waiting import Waiting
 
     busy = f"another cachefetch daemon runs on {store.root}: stop that one first, or name another --state-dir"
     running.enter_context(durable.exclusive(store.root / "locks" / "@daemon", busy))
@@ -149,7 +150,8 @@ def _serve(args: argparse.Namespace, store: Store, running: ExitStack) -> None:
     if args.metrics_address:
         metrics.watch(fetches.statuses, store)
         fetcher.measure(args.metrics_address, running)
-    server = service.make_server(fetch_socket(store.root), service.Fetch(fetches, metrics.waiting.set))
+    waiting = Waiting()
+    server = service.make_server(fetch_socket(store.root), service.Fetch(fetches, metrics.waiting.set, waiting))
     running.callback(server.stop, 1.0)
     running.callback(fetcher.stop)
     fetcher.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 # ruff: noqa: ARG002, N802  (names and signatures of the protocol)
 import logging
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import grpc
@@ -18,13 +18,16 @@ from cachefetch.messages import encode_ended, encode_status
 from cachefetch.model import check_cache_name, check_version_id
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
 from cachefetch.rpc import SocketServer, outcome
+from cachefetch.waiting import Pod
 from cachefetch.work import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cachefetch.fetches import Fetches
+    from cachefetch.waiting import Waiting
 
 _log = logging.getLogger(__name__)
 
@@ -41,11 +44,13 @@ class Fetch(fetch_pb2_grpc.FetchServicer):
     Args:
         fetches: what the daemon does.
         on_waiting: hears how many calls wait now.
+        waiting: knows which pods they are for.
     """
 
-    def __init__(self, fetches: Fetches, on_waiting: Callable[[int], None]) -> None:
+    def __init__(self, fetches: Fetches, on_waiting: Callable[[int], None], waiting: Waiting) -> None:
         self._fetches = fetches
         self._on_waiting = on_waiting
+        self._pods = waiting
         self._lock = threading.Lock()
         self._waiting = 0
 
@@ -53,7 +58,7 @@ class Fetch(fetch_pb2_grpc.FetchServicer):
         self, request: fetch_pb2.EnsureRequest, context: grpc.ServicerContext
     ) -> Iterator[fetch_pb2.EnsureResponse]:
         """How far the version is, until it is there."""
-        with _answering("Ensure", context), self._place():
+        with _answering("Ensure", context), self._place(), self._of(request):
             check_cache_name(request.cache)
             if request.version:
                 check_version_id(request.version)
@@ -89,6 +94,11 @@ class Fetch(fetch_pb2_grpc.FetchServicer):
         with _answering("Watch", context), self._place():
             for status in asking.watch(self._fetches, lambda: not context.is_active()):
                 yield fetch_pb2.WatchResponse(status=encode_status(status))
+
+    def _of(self, request: fetch_pb2.EnsureRequest) -> AbstractContextManager[None]:
+        """The pod that waits, if it is one, is known to wait."""
+        pod = request.pod
+        return self._pods.of(Pod(pod.namespace, pod.name, pod.uid), request.cache) if pod.uid else nullcontext()
 
     @contextmanager
     def _place(self) -> Iterator[None]:

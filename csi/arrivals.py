@@ -9,6 +9,8 @@ from cachefetch.model import short_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from csi.requests import Pod
+
 
 class Caller(Protocol):
     """The RPC that waits: gRPC's ServicerContext has this form."""
@@ -25,8 +27,10 @@ class Caller(Protocol):
 class Arrivals(Protocol):
     """Brings a version to this node, or waits until somebody does."""
 
-    def wait(self, cache: str, version: str, caller: Caller) -> str:
+    def wait(self, cache: str, version: str, caller: Caller, pod: Pod | None = None) -> str:
         """The id of the version, which is on this node now; `version` empty: whatever is current.
+
+        `pod` is for whom, so that the cluster can be told why it does not start.
 
         Raises:
             NotReady: it did not come in time; says how far it is.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from cachefetch.store import Store
     from csi.arrivals import Caller
+    from csi.requests import Pod
     from csi.waiters import Waiters
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.1, 0.9, 1.3
@@ -58,7 +59,7 @@ class FetchArrivals:
         """Close the connection; whoever waits has been woken."""
         self._channel.close()
 
-    def wait(self, cache: str, version: str, caller: Caller) -> str:
+    def wait(self, cache: str, version: str, caller: Caller, pod: Pod | None = None) -> str:
         """See `Arrivals`. What is here already needs no place among those that wait, and no fetcher.
 
         Raises:
@@ -66,15 +67,19 @@ class FetchArrivals:
             Busy: too many wait, or the driver stops.
             UnknownVersion: the source has another version by now.
         """
-        return self._find(cache, version) or self._await(cache, version, caller)
+        request = fetch_pb2.EnsureRequest(cache=cache, version=version)
+        if pod is not None:
+            request.pod.CopyFrom(fetch_pb2.Pod(namespace=pod.namespace, name=pod.name, uid=pod.uid))
+        return self._find(cache, version) or self._await(request, caller)
 
-    def _await(self, cache: str, version: str, caller: Caller) -> str:
+    def _await(self, request: fetch_pb2.EnsureRequest, caller: Caller) -> str:
+        cache, version = request.cache, request.version
         wait = _Wait(time.monotonic() + patience(self._seconds, caller))
         with self._waiters.waiting(wait.end):
             if not caller.add_callback(wait.end):
                 raise Busy("the caller is gone: nothing was done")
             while True:
-                found = self._ask(cache, version, wait) or self._find(cache, version)
+                found = self._ask(request, wait) or self._find(cache, version)
                 if found:
                     return found
                 wait.pause(cache, version)
@@ -83,21 +88,18 @@ class FetchArrivals:
         wanted = version or self._store.current(cache)
         return wanted if wanted and self._store.has(cache, wanted) else None
 
-    def _ask(self, cache: str, version: str, wait: _Wait) -> str | None:
+    def _ask(self, request: fetch_pb2.EnsureRequest, wait: _Wait) -> str | None:
         """Follow one stream to its end: the version, or None when it broke."""
         if not served(self._path):
-            wait.news = (
-                f"and no fetcher is running: start 'cachefetch run', or fetch it once with 'cachefetch refresh {cache}'"
-            )
+            wait.news = f"and no fetcher is running: start 'cachefetch run', or fetch it once with 'cachefetch refresh {request.cache}'"
             return None
-        request = fetch_pb2.EnsureRequest(cache=cache, version=version)
         call = self._stub.Ensure(request, timeout=wait.left())
         try:
             with wait.following(call):
                 for response in call:
                     if response.version:
                         return response.version
-                    wait.hear(cache, version, response.status)
+                    wait.hear(request.cache, request.version, response.status)
         except grpc.RpcError as error:
             wait.broken(error)
         return None

@@ -101,7 +101,7 @@ class Node(csi_pb2_grpc.NodeServicer):
             # For a new volume only: one that lives stays, whatever was taken away from its pod or from the
             # configuration meanwhile, and kubelet repeats its publish after a restart.
             authorise(self._config(), wanted)
-            return self._arrivals.wait(wanted.cache, wanted.version, context)
+            return self._arrivals.wait(wanted.cache, wanted.version, context, wanted.pod)
 
         record, repeated = self._volumes.publish(wanted, choose)
         annotate(version=short_id(record.version), repeated=repeated or None, **_delivery(record))

@@ -18,6 +18,7 @@ from cachefetch.metrics import Metrics
 from cachefetch.rpc import fetch_socket
 from cachefetch.service import Fetch, make_server
 from cachefetch.units import Duration
+from cachefetch.waiting import Waiting
 from tests.cachefetch.fakes import CACHE
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ class Fetcher:
         self.metrics = Metrics("test")
         self.fetches = Fetches(store, Journal.of(store.root), random.random)
         self.daemon = Daemon(store, self.fetches, Origins(sources), self.metrics, limits or Limits())
-        self.server = make_server(fetch_socket(store.root), Fetch(self.fetches, self.metrics.waiting.set))
+        self.waiting = Waiting()
+        fetch = Fetch(self.fetches, self.metrics.waiting.set, self.waiting)
+        self.server = make_server(fetch_socket(store.root), fetch)
 
     def declare(self, *caches: Cache) -> None:
         self.daemon.declare(config(*caches))

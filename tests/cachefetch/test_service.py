@@ -12,6 +12,7 @@ from cachefetch.errors import Busy
 from cachefetch.fetches import Fetches
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
 from cachefetch.rpc import fetch_socket
+from cachefetch.waiting import Pod, Waiting
 from tests.cachefetch.fakes import CACHE, File, MemorySource
 from tests.cachefetch.fetching import Stuck, cache, eventually, running
 
@@ -67,6 +68,20 @@ def test_a_call_that_ends_gives_its_place_back(store: Store) -> None:
         stuck.let_go.set()
 
 
+def test_the_pod_that_waits_is_known_while_it_does(store: Store) -> None:
+    stuck, pod = Stuck(), Pod("team-a", "web-0", "uid")
+    asked = fetch_pb2.EnsureRequest(cache=CACHE, pod=fetch_pb2.Pod(namespace="team-a", name="web-0", uid="uid"))
+    with running(store, {CACHE: stuck}, cache(), serve=True) as fetcher, stub_of(store) as stub:
+        call = stub.Ensure(asked)
+        nobody = stub.Ensure(fetch_pb2.EnsureRequest(cache=CACHE))
+        eventually(lambda: fetcher.metrics.registry.get_sample_value("goldlink_fetch_waiting_calls") == 2)
+        assert [(wait.pod, wait.cache) for wait in fetcher.waiting.all()] == [(pod, CACHE)]
+        call.cancel()
+        nobody.cancel()
+        eventually(lambda: not fetcher.waiting.all())
+        stuck.let_go.set()
+
+
 def test_hundreds_who_wait_keep_nobody_else_out(store: Store) -> None:
     stuck = Stuck()
     with running(store, {CACHE: stuck}, cache(), serve=True) as fetcher, stub_of(store) as stub:
@@ -82,7 +97,7 @@ def test_hundreds_who_wait_keep_nobody_else_out(store: Store) -> None:
 
 def test_one_too_many_is_told_to_come_again() -> None:
     counts: list[int] = []
-    servicer = service.Fetch(Fetches.__new__(Fetches), counts.append)
+    servicer = service.Fetch(Fetches.__new__(Fetches), counts.append, Waiting())
     servicer._waiting = service.WAITING_MOST
     with pytest.raises(Busy, match="calls wait for the fetcher already"), servicer._place():
         pass

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from csi.arrivals import Caller
+    from csi.requests import Pod
 
 CONFIG = parse("""
 caches:
@@ -45,7 +46,7 @@ class Arriving:
         self.current = ""
         self.asked: list[tuple[str, str]] = []
 
-    def wait(self, cache: str, version: str, caller: Caller) -> str:
+    def wait(self, cache: str, version: str, caller: Caller, pod: Pod | None = None) -> str:
         self.asked.append((cache, version))
         if not (version or self.current):
             raise NotReady("nothing is here yet")

@@ -13,6 +13,7 @@ import pytest
 from cachefetch.errors import Busy, Code, InvalidRequest, NotReady, SourceError, UnknownVersion
 from cachefetch.rpc import fetch_socket
 from csi.fetch_client import FetchArrivals
+from csi.requests import Pod
 from csi.waiters import Waiters
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 from tests.cachefetch.fetching import PATIENCE, Endless, Stuck, cache, running
@@ -124,6 +125,18 @@ def test_stopping_ends_every_wait(store: Store, fetcher: bool) -> None:
 
 
 # With one
+
+
+def test_the_fetcher_hears_for_which_pod_it_is(store: Store) -> None:
+    stuck, pod = Stuck(), Pod("team-a", name="web-0", uid="uid")
+    with running(store, {CACHE: stuck}, cache(), serve=True) as fetcher, arrivals(store) as waiting:
+        with ThreadPoolExecutor(1) as pool:
+            result = pool.submit(waiting.wait, CACHE, "", FakeCaller(), pod)
+            until(lambda: [wait.pod for wait in fetcher.waiting.all()] == [("team-a", "web-0", "uid")])
+            stuck.then = MemorySource([File(b"a")])
+            stuck.let_go.set()
+            assert result.result(10) == store.current(CACHE)
+        until(lambda: not fetcher.waiting.all())
 
 
 def test_an_absent_cache_is_fetched_and_its_version_given(store: Store) -> None:
