@@ -91,7 +91,10 @@ class FetchArrivals:
     def _ask(self, request: fetch_pb2.EnsureRequest, wait: _Wait) -> str | None:
         """Follow one stream to its end: the version, or None when it broke."""
         if not served(self._path):
-            wait.news = f"and no fetcher is running: start 'cachefetch run', or fetch it once with 'cachefetch refresh {request.cache}'"
+            wait.news = (
+                "and no fetcher is running: start 'cachefetch run', "
+                f"or fetch it once with 'cachefetch refresh {request.cache}'"
+            )
             return None
         call = self._stub.Ensure(request, timeout=wait.left())
         try:
