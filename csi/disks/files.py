@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import msgspec
 
 from cachefetch import durable, trash
-from cachefetch.errors import Busy
+from cachefetch.errors import Busy, Precondition
 from csi.disks.ids import is_image
 from csi.disks.model import Disk, Group, Snapshot
 
@@ -52,15 +52,26 @@ class DiskFiles:
         """The disk directory at `root`, made when it is not there.
 
         Its directories belong to the owner of `root`: a node that runs as root may come before the controller, which
-        does not.
+        does not. One that is root's may be given to the controller meanwhile, with all that is in it, so nothing is
+        ever taken back for root.
+
+        Raises:
+            Precondition: it belongs to somebody else, who must share it.
         """
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = root.stat()
-        for name in _LAYOUT:
-            place = root / name
-            place.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:
-                os.chown(place, owner.st_uid, owner.st_gid)
+        try:
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in _LAYOUT:
+                place = root / name
+                place.mkdir(mode=0o700, exist_ok=True)
+                owner = root.stat()
+                if os.geteuid() == 0 and owner.st_uid != 0:
+                    os.chown(place, owner.st_uid, owner.st_gid)
+                _check_access(place)
+        except PermissionError as error:
+            raise Precondition(
+                f"disk directory {root} is not for user {os.geteuid()} ({error.filename}: {error.strerror}): change the "
+                "owner of it and of the directories in it"
+            ) from error
         return cls(root)
 
     def image(self, disk: Disk) -> Path:
@@ -202,6 +213,16 @@ class Shelf(Generic[Record]):
                     raise Busy(f"another call works on {id_}: nothing was changed, try again when it is done") from None
                 time.sleep(_LOCK_PAUSE)
         return None
+
+
+def _check_access(place: Path) -> None:
+    """Return if this process may use the directory.
+
+    Raises:
+        PermissionError: it may not.
+    """
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(place))
 
 
 @contextmanager

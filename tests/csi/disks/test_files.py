@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
-from cachefetch.errors import Busy
+from cachefetch.errors import Busy, Precondition
 from csi.disks import files
 from csi.disks.files import DiskFiles
 from csi.disks.ids import disk_id
@@ -15,7 +19,7 @@ from csi.disks.model import Disk
 from tests.csi.disks.kit import writer
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 
 @pytest.fixture
@@ -159,12 +163,43 @@ def test_no_work_is_lost_to_a_sweep_at_the_same_time(disk_files: DiskFiles) -> N
         sweeper.result()
 
 
+@pytest.mark.root
 def test_node_that_comes_first_leaves_the_directories_to_the_owner(tmp_path: Path) -> None:
-    import os
-
     root = tmp_path / "shared"
     root.mkdir()
     os.chown(root, 1000, 1001)
     disk_files = DiskFiles.open(root)
     for place in (disk_files.sealed, disk_files.nodes, disk_files.trash):
         assert (place.stat().st_uid, place.stat().st_gid) == (1000, 1001)
+
+
+@pytest.mark.root
+def test_what_was_given_away_is_not_taken_back_for_root(tmp_path: Path) -> None:
+    """The controller's container may give the directories to its user while a node, which runs as root, starts."""
+    root = tmp_path / "shared"
+    DiskFiles.open(root)
+    os.chown(root / "disks", 1000, 1001)
+    disk_files = DiskFiles.open(root)
+    assert (disk_files.root / "disks").stat().st_uid == 1000
+    assert disk_files.sealed.stat().st_uid == 0
+
+
+@pytest.mark.root
+def test_directory_of_somebody_else_is_refused_with_the_remedy() -> None:
+    with tempfile.TemporaryDirectory() as outside:  # everybody may look into it, other than below pytest's own
+        Path(outside).chmod(0o755)
+        root = Path(outside, "shared")
+        root.mkdir(mode=0o755)
+        DiskFiles.open(root)
+        with _user(65532), pytest.raises(Precondition, match=rf"{root} is not for user 65532 \({root}/disks: Perm"):
+            DiskFiles.open(root)
+
+
+@contextmanager
+def _user(uid: int) -> Iterator[None]:
+    """Act for another user during the block."""
+    os.setresuid(uid, uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
