@@ -69,8 +69,8 @@ class DiskFiles:
                 _check_access(place)
         except PermissionError as error:
             raise Precondition(
-                f"disk directory {root} is not for user {os.geteuid()} ({error.filename}: {error.strerror}): change the "
-                "owner of it and of the directories in it"
+                f"disk directory {root} is not for user {os.geteuid()} ({error.filename}: {error.strerror}): change "
+                "the owner of it and of the directories in it"
             ) from error
         return cls(root)
 
