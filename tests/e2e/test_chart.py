@@ -30,7 +30,11 @@ EVERYTHING = {
 }
 PRIVILEGED = {("DaemonSet", "driver")}
 """The only container that may do everything: it mounts."""
-FETCHER = {"CHOWN", "DAC_OVERRIDE", "FOWNER"}
+CAPABILITIES = {
+    ("DaemonSet", "fetcher"): {"CHOWN", "DAC_OVERRIDE", "FOWNER"},
+    ("Deployment", "own-disks"): {"CHOWN", "DAC_READ_SEARCH"},
+}
+"""What the others may do beyond nothing."""
 _METRIC = re.compile(r"goldlink_[a-z_]+")
 
 
@@ -69,11 +73,32 @@ def test_the_rendered_manifests_are_fresh(helm: Path, tmp_path: Path) -> None:
     assert (ROOT / "deploy" / "manifests" / "goldlink.yaml").read_text() == (tmp_path / "goldlink.yaml").read_text()
 
 
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
+def test_helm_finds_nothing_wrong(values: dict[str, Any], helm: Path) -> None:
+    command = [helm, "lint", CHART, "--strict", "--quiet", "--kube-version=1.34.0", "--values=-"]
+    result = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.root
+def test_the_disk_directory_is_given_to_the_user_who_the_controller_is(helm: Path, tmp_path: Path) -> None:
+    """With all that is directly in it: a node, which runs as root, may have been first."""
+    values = {**EVERYTHING, "controller": {"podSecurityContext": {"runAsUser": 4711}}}
+    (spec,) = [spec for kind, spec in pods(render(helm, values)) if kind == "Deployment"]
+    (owning,) = spec["initContainers"]
+    (tmp_path / "sealed").mkdir()
+    command = [str(tmp_path) if word == "/var/lib/goldlink-disks" else word for word in owning["command"]]
+    for _ in range(2):
+        subprocess.run(command, check=True)
+        assert {path.stat().st_uid for path in (tmp_path, tmp_path / "sealed")} == {4711}
+    assert "initContainers" not in next(spec for kind, spec in pods(render(helm)) if kind == "Deployment")
+
+
 def test_only_the_driver_of_the_node_is_privileged(helm: Path) -> None:
     seen = set()
     for kind, spec in pods(render(helm, EVERYTHING)):
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for container in spec["containers"]:
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
             context = container["securityContext"]
             assert context["readOnlyRootFilesystem"] is True
             if context.get("privileged"):
@@ -82,7 +107,7 @@ def test_only_the_driver_of_the_node_is_privileged(helm: Path) -> None:
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"]["drop"] == ["ALL"]
             added = set(context["capabilities"].get("add", []))
-            assert added == (FETCHER if (kind, container["name"]) == ("DaemonSet", "fetcher") else set())
+            assert added == CAPABILITIES.get((kind, container["name"]), set())
     assert seen == PRIVILEGED
 
 
