@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e import driver_image
+from tests.e2e import disks, driver_image
 from tests.e2e.cluster import Cluster, build
 from tests.e2e.goldlink import Goldlink, installed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.e2e.upstream import Outcome
+
+    Ran = Callable[[Outcome], Outcome]
+
+_RUNS = pytest.StashKey[list["Outcome"]]()
+
+
+@pytest.fixture
+def ran(request: pytest.FixtureRequest) -> Ran:
+    """Takes what came of a run of the upstream suite, for the summary, and gives it back."""
+
+    def remember(outcome: Outcome) -> Outcome:
+        request.config.stash.setdefault(_RUNS, []).append(outcome)
+        return outcome
+
+    return remember
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in a few lines what was shown in the cluster: own scenarios, and specs of the upstream suite."""
+    here = Path(__file__).parent.relative_to(config.rootpath).as_posix()
+    count = {
+        state: sum(
+            report.when == "call" and "cluster" in report.keywords and report.nodeid.startswith(f"{here}/")
+            for report in terminalreporter.stats.get(state, [])
+        )
+        for state in ("passed", "failed")
+    }
+    if not any(count.values()):
+        return
+    terminalreporter.section("Kubernetes")
+    terminalreporter.line(f"own scenarios: {count['passed']} passed, {count['failed']} failed")
+    for outcome in config.stash.get(_RUNS, []):
+        for line in outcome.lines():
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +74,12 @@ def goldlink(cluster: Cluster, driver: str) -> Iterator[Goldlink]:
     """The chart, installed without caches."""
     with installed(cluster, driver) as release:
         yield release
+
+
+@pytest.fixture(scope="session")
+def snapshots(cluster: Cluster) -> None:
+    """The cluster has VolumeSnapshots."""
+    disks.install_snapshots(cluster)
 
 
 @pytest.fixture

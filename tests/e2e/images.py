@@ -78,12 +78,11 @@ def pause() -> Image:
 def busybox() -> Image:
     """A shell with the usual tools.
 
-    It also stands in for nginx, which tests of Kubernetes (test/utils/image/manifest.go) take where any container does.
+    It also stands in for images that tests of Kubernetes (test/utils/image/manifest.go) take where any shell does.
     """
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    names = tuple(
-        f"registry.k8s.io/e2e-test-images/{name}" for name in ("busybox:1.37.0-1", "nginx:1.14-4", "nginx:1.15-4")
-    )
+    stands_for = ("busybox:1.37.0-1", "nginx:1.14-4", "nginx:1.15-4", "jessie-dnsutils:1.7")
+    names = tuple(f"registry.k8s.io/e2e-test-images/{name}" for name in stands_for)
     links = {f"bin/{applet}": "busybox" for applet in applets if applet != "busybox"}
     return Image(names, {"bin/busybox": BUSYBOX}, links, {"Cmd": ["sh"]})
 
