@@ -44,6 +44,10 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The boot of the kernel that holds the mount."""
     slot: str = ""
     """The pool's name of the link tree that the volume has; empty: the golden tree itself is bound."""
+    identity: tuple[int, int] | None = None
+    """Of a private view: device and inode of its root."""
+    limit: int = 0
+    """Of a private view: bytes that it may hold of its own; 0: no limit."""
     created: float = 0.0
     """Seconds since the epoch."""
     format: int = FORMAT

@@ -5,15 +5,21 @@ from __future__ import annotations
 import errno
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch.errors import Precondition
 from csi.mount import Kind
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from csi.mount import Mounter, Seen
+
+Identity = tuple[int, int]
+"""Device and inode of a private view's root. Each view is a file system, and so a device, of its own."""
+Shown = Path | Identity
+"""What a volume shows at its target: a directory of the store, read-only, or a private view."""
 
 _STACKED_MOUNTS_MAX = 1000
 
@@ -24,16 +30,16 @@ class Targets:
     def __init__(self, mounter: Mounter) -> None:
         self._mounter = mounter
 
-    def shows(self, target: Path, source: Path) -> bool:
-        """Whether `source` is mounted read-only at `target`. Constant time: no mount table is read.
+    def shows(self, target: Path, shown: Shown | None) -> bool:
+        """Whether that is mounted at `target`, a directory read-only. Constant time: no mount table is read.
 
         Raises:
-            Precondition: it is mounted there, but writable.
+            Precondition: a directory is mounted there, but writable.
         """
         seen = self._mounter.look(target)
-        if not seen.mount_root or not self._same(seen, source):
+        if not seen.mount_root or not self._same(seen, shown):
             return False
-        if not seen.readonly:
+        if not seen.readonly and isinstance(shown, Path):
             raise Precondition(f"target {target} was remounted writable by somebody: unmount it, then try again")
         return True
 
@@ -78,6 +84,16 @@ class Targets:
         Raises:
             Precondition: the parent of the target is missing, or the kernel refused the mount.
         """
+        self.put(target, lambda place: self._mounter.bind_readonly(source, place))
+
+    def put(self, target: Path, mount: Callable[[Path], None]) -> None:
+        """Make the directory `target`, which is free, and let `mount` mount something there.
+
+        Nothing of it stays when that fails.
+
+        Raises:
+            Precondition: the parent of the target is missing, or from `mount`.
+        """
         self.check_parent(target)
         try:
             target.mkdir(mode=0o750)
@@ -85,17 +101,17 @@ class Targets:
         except FileExistsError:
             made = False
         try:
-            self._mounter.bind_readonly(source, target)
+            mount(target)
         except BaseException:
             if made:
                 with suppress(OSError):  # what another program put there meanwhile stays
                     target.rmdir()
             raise
 
-    def hide(self, target: Path, place: Path, source: Path | None) -> None:
+    def hide(self, target: Path, place: Path, shown: Shown | None) -> None:
         """Unmount everything at `target` that comes from below `place`, then remove the empty directory.
 
-        `source` is the directory that should be mounted there; where it is, no mount table is read.
+        `shown` is what should be mounted there; where it is, no mount table is read.
 
         Raises:
             Precondition: something foreign is there, or the mount is in use.
@@ -104,7 +120,7 @@ class Targets:
             seen = self._mounter.look(target)
             if not seen.mount_root:
                 break
-            if not (source and self._same(seen, source)) and not self._is_from(seen, place):
+            if not self._same(seen, shown) and not self._is_from(seen, place):
                 raise Precondition(f"target {target} has a foreign mount ({self._origin(seen)}): unmount it yourself")
             self._mounter.unmount(target)
         self._remove(target)
@@ -126,16 +142,19 @@ class Targets:
                 ) from error
             raise
 
-    def _same(self, seen: Seen, source: Path) -> bool:
-        return seen.identity is not None and seen.identity == self._mounter.look(source).identity
+    def _same(self, seen: Seen, shown: Shown | None) -> bool:
+        identity = self._mounter.look(shown).identity if isinstance(shown, Path) else shown
+        return seen.identity is not None and seen.identity == identity
 
     def _is_from(self, seen: Seen, place: Path) -> bool:
         """Whether the mount shows something below `place`, or what `place` was before it went to the trash.
 
-        The table of mounts tells also when that was deleted meanwhile.
+        The table of mounts tells also when that was deleted meanwhile. A private view has the place as its source.
         """
         mount = self._mounter.find(seen.mount_id)
         if mount is None:
+            return True
+        if mount.fstype == "overlay" and Path(mount.source).parts[-2:] == (place.parent.name, place.name):
             return True
         parts = mount.root.parts
         return any(

@@ -46,6 +46,15 @@ def make_ext4(image: Path, task: Task) -> None:
     _run(("mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, image), task)
 
 
+def make_scratch_ext4(image: Path, task: Task) -> None:
+    """Make an empty ext4 in the file that is thrown away and never repaired: no journal, an inode for each 8 KiB.
+
+    After an error it can only be read: what its user wrote may not be there.
+    """
+    features = ("-O", "^has_journal,^resize_inode", "-i", "8192", "-e", "remount-ro")
+    _run(("mkfs.ext4", "-q", "-F", "-m", "0", *features, "-E", "lazy_itable_init=1,nodiscard", image), task)
+
+
 def mend_ext4(image: Path, task: Task) -> None:
     """Replay the journal of the file and repair what can be repaired safely (e2fsck(8), `-p`).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,10 @@ from csi.mount import Kind, Seen
 from csi.mountinfo import Mount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from csi.targets import Identity
 
 _ROOT_MOUNT = 1
 
@@ -107,6 +111,41 @@ class FakeMounter:
                 return error
             raise error
         return None
+
+
+class FakeViews:
+    """Views that are mounted in a FakeMounter; their upper layers are real directories."""
+
+    def __init__(self, mounter: FakeMounter) -> None:
+        self.mounter = mounter
+        self.lowers: list[Path] = []
+        self.limits: list[int] = []
+
+    @contextmanager
+    def make(self, lower: Path, place: Path, limit: int) -> Iterator[FakeView]:
+        assert lower.is_dir()
+        (place / "upper").mkdir()
+        self.lowers.append(lower)
+        self.limits.append(limit)
+        yield FakeView(self.mounter, place / "upper")
+
+    def clear(self, volumes: Path) -> None:
+        for mount in self.mounter.below(volumes):
+            self.mounter.unmount(mount.point)
+
+
+class FakeView:
+    """A view that shows only its upper layer."""
+
+    def __init__(self, mounter: FakeMounter, upper: Path) -> None:
+        status = upper.stat()
+        self.identity: Identity = (status.st_dev, status.st_ino)
+        self._mounter = mounter
+        self._upper = upper
+
+    def attach(self, target: Path) -> None:
+        self._mounter.look(target)
+        self._mounter.mount_foreign(self._upper, target, fstype="overlay")
 
 
 def _line(mount: FakeMount) -> Mount:
