@@ -28,7 +28,7 @@ ATTEMPTS = (
 READERS = ("one", "two", "three")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def storage(cluster: Cluster, goldlink: Goldlink, snapshots: None) -> Goldlink:
     """The release with disks, a cache `data` whose StorageClass is called so too, and one that is not for everybody."""
     vault = {**goldlink.source("vault", {"file": "secret\n"}), "access": {"namespaces": ["bank-*"]}}
@@ -75,8 +75,14 @@ def empty(cluster: Cluster, namespace: str) -> None:
     cluster.delete("pods", "--all", namespace=namespace)
     cluster.delete("volumesnapshots,persistentvolumeclaims", "--all", namespace=namespace)
     cluster.wait("the end of all disks", lambda: disks.left(cluster) == [], 120)
-    assert cluster.get("persistentvolumes")["items"] == []
-    assert cluster.get("volumesnapshotcontents")["items"] == []
+    cluster.wait("the end of its volumes", lambda: not objects_of(cluster, "pv", "claimRef", namespace))
+    contents = ("volumesnapshotcontents", "volumeSnapshotRef")
+    cluster.wait("the end of its snapshots", lambda: not objects_of(cluster, *contents, namespace))
+
+
+def objects_of(cluster: Cluster, kind: str, reference: str, namespace: str) -> list[dict[str, Any]]:
+    """The objects of a kind that belong to something in the namespace."""
+    return [item for item in cluster.get(kind)["items"] if item["spec"][reference]["namespace"] == namespace]
 
 
 def test_three_pods_read_one_sealed_image_of_a_cache(cluster: Cluster, storage: Goldlink, namespace: str) -> None:

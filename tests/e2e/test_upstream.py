@@ -29,7 +29,6 @@ DISKS: dict[str, Any] = {
         "SupportedSizeRange": {"Min": "16Mi"},
         "MaxFileSize": 1 << 20,
         "StressTestOptions": {"NumPods": 3, "NumRestarts": 2},
-        "VolumeSnapshotStressTestOptions": {"NumPods": 2, "NumSnapshots": 2},
         "Capabilities": {
             "persistence": True,
             "exec": True,
