@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from cachefetch import __version__
-from cachefetch.errors import GoldlinkError
+from cachefetch.errors import ConfigError, GoldlinkError
 from cachefetch.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from cachefetch.cluster import ApiServer
+    from cachefetch.reports import Place
     from cachefetch.store import Store
 
 # ruff: noqa: PLC0415  (late imports, see above)
@@ -125,13 +127,14 @@ def _run(args: argparse.Namespace, _terminal: Terminal) -> int:
     if args.metrics_address:
         health.parse_address(args.metrics_address)
     config.load(args.config)  # before the store is made: a bad configuration changes nothing
+    cluster = _cluster(args.node_id) if args.node_id else None
     logs.setup("INFO", "cachefetch")
     with suppress(KeyboardInterrupt), ExitStack() as running:  # a signal is how a daemon is told to end
-        _serve(args, Store.open(args.state_dir), running)
+        _serve(args, Store.open(args.state_dir), cluster, running)
     return 0
 
 
-def _serve(args: argparse.Namespace, store: Store, running: ExitStack) -> None:
+def _serve(args: argparse.Namespace, store: Store, cluster: tuple[ApiServer, Place] | None, running: ExitStack) -> None:
     """Be the daemon of this store; `running` ends in reverse order what was started."""
     from cachefetch import daemon, durable, service
     from cachefetch.fetches import Fetches
@@ -154,9 +157,29 @@ def _serve(args: argparse.Namespace, store: Store, running: ExitStack) -> None:
     server = service.make_server(fetch_socket(store.root), service.Fetch(fetches, metrics.waiting.set, waiting))
     running.callback(server.stop, 1.0)
     running.callback(fetcher.stop)
+    if cluster:
+        from cachefetch.reporter import Reporter
+
+        api, place = cluster
+        running.callback(api.close)
+        reporter = Reporter(api, place, store, fetches, waiting)
+        running.callback(reporter.stop)
+        reporter.start()
     fetcher.start()
     server.start()
     fetcher.wait()
+
+
+def _cluster(node: str) -> tuple[ApiServer, Place]:
+    """The cluster that this pod is in, and the pod, as kubelet's downward API names it."""
+    from cachefetch.cluster import ApiServer
+    from cachefetch.reports import Place
+    from cachefetch.waiting import Pod
+
+    names = [os.environ.get(f"POD_{part}", "") for part in ("NAMESPACE", "NAME", "UID")]
+    if not all(names):
+        raise ConfigError("--node-id: set POD_NAMESPACE, POD_NAME and POD_UID, as the chart does, or leave it out")
+    return ApiServer.of_pod(), Place(node, Pod(*names))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         "--bandwidth", type=_size, metavar="SIZE", help="bytes a second of all fetches together (default: no limit)"
     )
     run.add_argument("--metrics-address", metavar="HOST:PORT", help="serve /metrics and /healthz (default: off)")
+
+    run.add_argument("--node-id", metavar="ID", help="tell the cluster, as this node, what is here (default: do not)")
 
     refresh = _command(commands, "refresh", _refresh, "fetch what changed, once", "node-modules")
     refresh.add_argument("cache", nargs="*", metavar="CACHE", help="cache to refresh; none: all that are declared")

@@ -83,13 +83,14 @@ class Row(NamedTuple):
 
 def show(store: Store, config: Config, doings: Mapping[str, Doing], terminal: Terminal, *, as_json: bool) -> int:
     """Every version of every cache; `doings` says what is done about the caches."""
-    rows = [row._replace(doing=doings.get(row.cache, Doing())) for row in _rows(store, config)]
+    names = [cache.name for cache in config.caches]
+    shown = [row._replace(doing=doings.get(row.cache, Doing())) for row in rows(store, names)]
     now = time.time()
     if as_json:
-        terminal.say(json.dumps([_record(row, now) for row in rows], indent=2))
+        terminal.say(json.dumps([_record(row, now) for row in shown], indent=2))
         return 0
     header = ("CACHE", "VERSION", "SIZE", "FILES", "AGE", "USERS", "NOTE")
-    for line in table(header, [_cells(row, now) for row in rows], right=(2, 3, 4, 5), width=_TABLE_WIDTH):
+    for line in table(header, [_cells(row, now) for row in shown], right=(2, 3, 4, 5), width=_TABLE_WIDTH):
         terminal.say(line)
     for name, doing in doings.items():
         if doing.text:
@@ -97,10 +98,10 @@ def show(store: Store, config: Config, doings: Mapping[str, Doing], terminal: Te
     return 0
 
 
-def _rows(store: Store, config: Config) -> Iterator[Row]:
+def rows(store: Store, names: Sequence[str]) -> Iterator[Row]:
+    """Every version of the caches of these names, which are declared, then of the others in the store."""
     users = Counter((record.cache, record.version) for record in store.records.all())
     there = present(store)
-    names = [cache.name for cache in config.caches]
     for name in [*names, *(name for name in there if name not in names)]:
         versions = _versions(store, name) if name in there else {}
         current = store.current(name)

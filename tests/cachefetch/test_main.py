@@ -322,7 +322,7 @@ def test_a_second_daemon_on_the_same_store_is_refused(setup: Setup) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [["--concurrency", "0"], ["--concurrency", "many"], ["--bandwidth", "0"], ["--bandwidth", "fast"],
-     ["--metrics-address", "here"]],
+     ["--metrics-address", "here"], ["--node-id", "node-1"]],
 )  # fmt: skip
 def test_a_wrong_limit_of_the_daemon_is_status_two_and_makes_nothing(setup: Setup, wrong: list[str]) -> None:
     done = setup.run("run", *wrong)

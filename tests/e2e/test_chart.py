@@ -111,14 +111,16 @@ def test_only_the_driver_of_the_node_is_privileged(helm: Path) -> None:
     assert seen == PRIVILEGED
 
 
-def test_nothing_but_sidecars_and_the_check_has_a_token(helm: Path) -> None:
+def test_nothing_but_sidecars_fetchers_of_nodes_and_the_check_has_a_token(helm: Path) -> None:
+    """The driver has none anywhere."""
     for kind, spec in pods(render(helm, EVERYTHING)):
         if kind == "Job":
             continue
         assert spec["automountServiceAccountToken"] is False
         for container in spec["containers"]:
             has = any(mount["name"] == "token" for mount in container["volumeMounts"])
-            assert has == (kind == "Deployment" and container["name"] not in {"driver", "fetcher"})
+            sidecar = kind == "Deployment" and container["name"] not in {"driver", "fetcher"}
+            assert has == (sidecar or (kind, container["name"]) == ("DaemonSet", "fetcher"))
 
 
 def test_secrets_reach_fetchers_only(helm: Path) -> None:
@@ -147,7 +149,7 @@ def test_roles_are_there_for_the_sidecars_that_are(helm: Path) -> None:
         sidecars = {container["name"] for container in deployment["containers"]} - {"driver", "fetcher"}
         roles = {item["metadata"]["name"].removeprefix("goldlink-") for item in of_kind(objects, "ClusterRole")}
         assert sidecars == expected
-        assert roles - {"uninstall"} == expected
+        assert roles - {"uninstall", "node"} == expected
 
 
 def test_the_csidriver_object_is_what_the_driver_relies_on(helm: Path) -> None:

@@ -14,5 +14,5 @@ metadata:
     pod-security.kubernetes.io/enforce: privileged
 EOF
     # The check before an uninstall is a hook of Helm.
-    "$1" template goldlink deploy/chart/goldlink --namespace goldlink --kube-version 1.34.0 --no-hooks --set uninstall.check=false
+    "$1" template goldlink deploy/chart/goldlink --namespace goldlink --kube-version 1.34.0 --no-hooks --include-crds --set uninstall.check=false
 } >"$2"

@@ -65,3 +65,13 @@ readinessProbe:
 - {name: directory-{{ $index }}, mountPath: {{ $path }}, readOnly: true, mountPropagation: HostToContainer}
 {{- end }}
 {{- end }}
+
+{{- /* A volume with what kubelet would mount into every container of the pod. */ -}}
+{{- define "goldlink.token" -}}
+- name: token
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3607}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+      - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
