@@ -33,6 +33,11 @@ def ran(request: pytest.FixtureRequest) -> Ran:
     return remember
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What looks back at all scenarios comes after them."""
+    items.sort(key=lambda item: item.path == Path(__file__).with_name("test_rbac.py"))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in a few lines what was shown in the cluster: own scenarios, and specs of the upstream suite."""
     here = Path(__file__).parent.relative_to(config.rootpath).as_posix()
