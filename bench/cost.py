@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 _BLOCK = 512  # unit of st_blocks (stat(2))
 
 
-def volume(driver: Driver, cache: str) -> Row:
-    """What one volume of the cache owns: what its metrics say, and what counting finds."""
+FIRST, ADDITIONAL = "with the pool's tree", "additional"
+
+
+def volumes(driver: Driver, cache: str) -> Iterator[Row]:
+    """What the two volumes of a cache whose pool is 1 own: what their statistics say, and what counting finds."""
     golden = driver.store.tree(cache, driver.store.current(cache) or "")
-    target = driver.publish("cost", cache=cache)
-    try:
-        whole = set(_inodes(golden))
+    whole = set(_inodes(golden))
+    directories = sum(1 for _ in os.walk(golden))
+    for kind in (FIRST, ADDITIONAL):
+        target = driver.publish(f"cost-{kind[:4]}", cache=cache)
         own = set(_inodes(target)) - whole
-        usage = driver.client.stats("cost", target).usage
-    finally:
-        driver.client.unpublish("cost", target)
-    golden_bytes, own_bytes = (sum(size for _, size in each) for each in (whole, own))
-    return {
-        "cache": cache,
-        "golden_inodes": len(whole),
-        "golden_bytes": golden_bytes,
-        "own_inodes": len(own),
-        "directories": sum(1 for _ in os.walk(golden)),
-        "own_bytes": own_bytes,
-        "bytes_percent": round(100 * own_bytes / golden_bytes, 3),
-        "reported_inodes": usage[1].used,
-        "reported_bytes": usage[0].used,
-    }
+        usage = driver.client.stats(f"cost-{kind[:4]}", target).usage
+        golden_bytes, own_bytes = (sum(size for _, size in each) for each in (whole, own))
+        yield {
+            "cache": cache,
+            "volume": kind,
+            "golden_inodes": len(whole),
+            "golden_bytes": golden_bytes,
+            "own_inodes": len(own),
+            "directories": directories,
+            "own_bytes": own_bytes,
+            "bytes_percent": round(100 * own_bytes / golden_bytes, 3),
+            "reported_inodes": usage[1].used,
+            "reported_bytes": usage[0].used,
+        }
 
 
 def versions(store: Store, cache: str, files: int) -> Iterator[Row]:

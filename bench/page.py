@@ -54,9 +54,9 @@ environment, byte code included. Cold means that page cache, dentries and inodes
 """
 _COST = """## What one more volume and one more version cost
 
-Counted by walking both trees. A link tree's own bytes are its directories, one block each, so their share depends on
-how much is in a directory; a volume that binds the golden tree owns nothing. The pool's trees are reported by
-`goldlink_pool_bytes` and `goldlink_pool_inodes`.
+Counted by walking both trees. An additional volume is one more than the pool has trees: it binds the golden tree. The
+pool's trees cost one block and one inode for each directory, so their share of the bytes depends on how much is in a
+directory; `pool` bounds their number, and `goldlink_pool_bytes` and `goldlink_pool_inodes` report them.
 """
 _NODES = """## Many nodes
 

@@ -53,7 +53,9 @@ class Scale:
 
 
 QUICK = Scale((100, 1000), 30, 3, 128, 30, 1, 500, ((100, 10_000),))
-DEFAULT = Scale((100, 10_000, 100_000), 600, 9, 1024, _STANDING, 2, 10_000, ((100, 100_000), (10_000, 10_000)))
+DEFAULT = Scale(
+    (100, 10_000, 100_000, 1_000_000), 600, 9, 1024, _STANDING, 2, 10_000, ((100, 100_000), (10_000, 10_000))
+)
 FULL = Scale(
     (100, 10_000, 100_000, 1_000_000),
     1000, 30, 1024, _STANDING, 7, 50_000,
@@ -205,10 +207,10 @@ def costs(bench: Bench) -> None:
     """Disk space and inodes."""
     for files in (count for count in bench.scale.files if count <= bench.scale.large):
         with bench.driver({f"f{files}": 1}) as driver:
-            bench.table("cost").append(cost.volume(driver, f"f{files}"))
+            bench.table("cost").extend(cost.volumes(driver, f"f{files}"))
     with bench.driver({}) as driver:
         feel.declare_environment(driver, driver.root / "environment")
-        bench.table("cost").append(cost.volume(driver, feel.ENVIRONMENT))
+        bench.table("cost").extend(cost.volumes(driver, feel.ENVIRONMENT))
     with bench.driver({}) as driver:
         files = min(10_000, bench.scale.large)
         bench.table("versions").extend(cost.versions(driver.store, "versions", files))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.cost import ADDITIONAL, FIRST
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -121,10 +123,11 @@ def _engine(tables: Tables) -> Iterator[Target]:
 
 
 def _cost(tables: Tables) -> Iterator[Target]:
-    for row in tables["cost"]:
-        yield _most(f"volume from the pool, cache {row['cache']}: own bytes in %", row["bytes_percent"], 1)
+    for row in select(tables, "cost", volume=ADDITIONAL):
+        yield _most(f"additional volume, cache {row['cache']}: own bytes in %", row["bytes_percent"], 1)
+    for row in select(tables, "cost", volume=FIRST):
         yield Target(
-            f"volume from the pool, cache {row['cache']}: own inodes are its directories, as its metrics say",
+            f"volume with the pool's tree, cache {row['cache']}: own inodes are its directories, as its statistics say",
             f"{row['own_inodes']} owned, {row['reported_inodes']} reported, {row['directories']} directories",
             row["own_inodes"] == row["reported_inodes"] == row["directories"],
         )

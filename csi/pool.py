@@ -4,9 +4,10 @@
                                       /.<random>    one that is being made; after a crash it is trash
 
 A slot's name says what its tree costs (`<random>-<bytes>-<inodes>-<link mode>`), so taking one reads no file. Trees
-are made in the background for the current version of each cache, up to its `pool`, while enough inodes are free. A
-tree that was only ever mounted read-only goes back. When no tree is ready the golden tree itself is bound: the pool
-is a convenience, never a wait.
+are made in the background for the current version of each cache while enough inodes are free. A cache's `pool` is the
+most there are of a version, ready and in volumes: what the pool costs does not grow with the number of pods. A tree
+that was only ever mounted read-only goes back. When no tree is ready the golden tree itself is bound, which costs no
+disk space at all: the pool is a convenience, never a wait.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import secrets
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -41,8 +43,6 @@ _FREE_INODES = 0.1
 """Share of the inodes that must stay free: a pool may cost convenience, never the node."""
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 60.0
-_RETURN_SECONDS = 2.0
-"""How long a tree that was taken is given to come back, before another one is made in its place."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,8 @@ class Pool:
         config: Callable[[], Config],
         on_link: Callable[[LinkReport, float], None],
         on_discard: Callable[[], None],
-        patience: float = _RETURN_SECONDS,
     ) -> None:
-        """Keep trees in `store` as `config` says; a taken one is replaced after `patience` seconds without another.
+        """Keep trees in `store` as `config` says.
 
         `on_link` hears of each tree made and the seconds it took, `on_discard` of anything that went to the trash.
         """
@@ -107,9 +106,9 @@ class Pool:
         self._config = config
         self._on_link = on_link
         self._on_discard = on_discard
-        self._patience = patience
         self._lock = threading.Lock()
         self._ready: dict[Key, list[Slot]] = {}
+        self._in_volumes: Counter[Key] = Counter()
         self._wake = threading.Event()
         self._stopping = False
         self._not_before: dict[Key, float] = {}
@@ -122,18 +121,19 @@ class Pool:
             slot = ready.pop() if ready else None
             if slot is None:
                 return None
-            self._not_before[cache, version] = time.monotonic() + self._patience
+            self._in_volumes[cache, version] += 1
         (self._place(cache, version) / slot.name).rename(dest)
         return slot
 
     def give(self, cache: str, version: str, tree: Path, slot: Slot) -> bool:
         """Take back a tree that was only ever mounted read-only, if it is still wanted; False: it is the caller's."""
+        self.lost(cache, version)
         if self._stopping or self._store.current(cache) != version:
             return False
         with self._lock:
-            ready = self._ready.setdefault((cache, version), [])
-            if len(ready) >= self._limit(cache):
+            if self._missing(cache, version) <= 0:
                 return False
+            ready = self._ready.setdefault((cache, version), [])
             try:
                 tree.rename(self._place(cache, version) / slot.name)
             except FileNotFoundError:
@@ -141,13 +141,21 @@ class Pool:
             ready.append(slot)
         return True
 
+    def lost(self, cache: str, version: str) -> None:
+        """A tree that was taken will not come back: another one may be made in its place."""
+        with self._lock:
+            self._in_volumes[cache, version] -= 1
+            if self._in_volumes[cache, version] <= 0:
+                del self._in_volumes[cache, version]
+
     def ready(self) -> Mapping[Key, list[Slot]]:
         """What is ready, for metrics."""
         with self._lock:
             return {key: list(slots) for key, slots in self._ready.items() if slots}
 
-    def start(self) -> None:
-        """Adopt what an earlier process made and go on making."""
+    def start(self, in_volumes: Mapping[Key, int]) -> None:
+        """Adopt what an earlier process made and go on making; `in_volumes` counts the trees that volumes have."""
+        self._in_volumes.update(in_volumes)
         self._adopt()
         self._thread.start()
 
@@ -185,14 +193,15 @@ class Pool:
         """Trees of versions that new volumes do not get any more, and those beyond the limit."""
         wanted = self._wanted()
         for (cache, version), slots in self.ready().items():
-            limit = self._limit(cache) if wanted.get(cache) == version else 0
-            for slot in slots[limit:]:
+            with self._lock:
+                surplus = -self._missing(cache, version) if wanted.get(cache) == version else len(slots)
+            for slot in slots[: max(0, surplus)]:
                 with self._lock:
                     if slot not in self._ready[cache, version]:
                         continue
                     self._ready[cache, version].remove(slot)
                 self._discard(self._place(cache, version) / slot.name)
-            if limit == 0:
+            if surplus >= len(slots):
                 with suppress(OSError):  # not empty yet: the next round
                     self._place(cache, version).rmdir()
 
@@ -200,7 +209,7 @@ class Pool:
         """Make a tree where one is missing; returns whether there may be more to make."""
         for cache, version in self._wanted().items():
             with self._lock:
-                missing = self._limit(cache) - len(self._ready.get((cache, version), ()))
+                missing = self._missing(cache, version)
             if missing > 0 and self._not_before.get((cache, version), 0.0) <= time.monotonic() and self._has_inodes():
                 self._make(cache, version)
                 return True
@@ -228,6 +237,10 @@ class Pool:
         """The version of each cache that new volumes get, for caches that have a pool."""
         found = {cache.name: self._store.current(cache.name) for cache in self._config().caches if cache.pool}
         return {cache: version for cache, version in found.items() if version and self._store.has(cache, version)}
+
+    def _missing(self, cache: str, version: str) -> int:
+        """How many trees of the version may be made; below 0: so many are too many. Call it with the lock held."""
+        return self._limit(cache) - len(self._ready.get((cache, version), ())) - self._in_volumes[cache, version]
 
     def _limit(self, cache: str) -> int:
         return next((declared.pool for declared in self._config().caches if declared.name == cache), 0)

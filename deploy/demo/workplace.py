@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 CACHE = "packages"
 NAMESPACE = "demo"
-POOL = 3
+POOL = 4
 """Link trees that the driver keeps ready."""
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end the demo: Ctrl-C, kill, and a terminal that is closed."""
