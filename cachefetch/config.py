@@ -25,6 +25,8 @@ from cachefetch.units import Duration, Size
 if TYPE_CHECKING:
     from pathlib import Path
 
+PRIVATE_LEAST = 16 << 20
+"""Bytes: a smaller private view would be all inode tables."""
 _PATTERN = re.compile(r"[a-z0-9.*-]+")
 
 
@@ -32,9 +34,7 @@ class PrivateView(StrEnum):
     """How a writable view of a version is made for one volume."""
 
     OVERLAY = "overlay"
-    REFLINK = "reflink"
-    HARDLINK = "hardlink"
-    COPY = "copy"
+    """What is written goes to a layer above the golden tree, made in constant time."""
 
 
 class Prefetch(StrEnum):
@@ -197,8 +197,10 @@ class Cache(Strict, frozen=True):
     """Absent: everyone."""
     private: PrivateView | None = None
     """How private views are made; None: none are allowed."""
+    private_max_bytes: Size | None = None
+    """The most that one private view may hold of its own; None: as much as there is room for."""
     pool: int = 2
-    """Most link trees kept ready for the version that new volumes get; 0: volumes show the golden tree itself."""
+    """Most link trees of the version that new volumes get, ready and in volumes; other volumes show the golden tree."""
     prefetch: Prefetch = Prefetch.ALWAYS
     node_selector: dict[str, str] = msgspec.field(default_factory=dict)
     """In a cluster: labels of the nodes that hold the cache; empty: all."""
@@ -212,8 +214,16 @@ class Cache(Strict, frozen=True):
             raise BadValue("name", str(error)) from error
         if self.retain < 1:
             raise BadValue("retain", f"{self.retain} would drop every version: keep at least 1")
+        if self.private_max_bytes is not None:
+            self._check_private_limit(self.private_max_bytes)
         if self.pool < 0:
-            raise BadValue("pool", f"{self.pool} is below 0: write 0 to keep no link trees ready")
+            raise BadValue("pool", f"{self.pool} is below 0: write 0 to have no link trees made")
+
+    def _check_private_limit(self, limit: Size) -> None:
+        if self.private is None:
+            raise BadValue("privateMaxBytes", "bounds private views, and none are allowed: add 'private: overlay'")
+        if limit < PRIVATE_LEAST:
+            raise BadValue("privateMaxBytes", f"{limit} is less than a file system needs: write at least '16Mi'")
 
 
 class Config(Strict, frozen=True):

@@ -44,9 +44,11 @@ from csi.node import Node
 from csi.options import Options, parse_options
 from csi.pb import csi_pb2, csi_pb2_grpc
 from csi.pool import Pool
+from csi.private import OverlayViews
 from csi.recheck import needs_recheck, recheck
 from csi.registration import LOOK, Registration
 from csi.registry import NodeEntry, NodeRegistry
+from csi.requests import Access
 from csi.server import Server
 from csi.targets import Targets
 from csi.volumes import Volumes
@@ -273,14 +275,17 @@ def _recovered(store: Store, config: Follower, metrics: Metrics, running: ExitSt
         if report.fallbacks:
             _log.warning("link_fallback", extra=fields(links=str(report)))
 
-    targets = Targets(KernelMounter(store.root / "run" / "mounts"))
+    mounter = KernelMounter(store.root / "run" / "mounts")
+    targets, views = Targets(mounter), OverlayViews(mounter, stop)
     pool = Pool(store, background, config=lambda: config.current, on_link=on_link, on_discard=reaper.wake)
-    volumes = Volumes(store, targets, pool, boot_id=boot_id, on_discard=reaper.wake)
+    volumes = Volumes(store, targets, pool, views, boot_id=boot_id, on_discard=reaper.wake)
     _log.info("recovered", extra=fields(volumes=volumes.recover()))
     metrics.watch_volumes(volumes.count)
+    metrics.watch_private(lambda: volumes.count(Access.PRIVATE))
     metrics.watch_pool(pool.ready)
+    pool.start(volumes.linked())
+    reaper.start()
     for part in (pool, reaper):
-        part.start()
         running.callback(part.stop)
     if needs_recheck(store, boot_id):
         threading.Thread(target=recheck, args=(store, boot_id, stop), name="recheck", daemon=True).start()

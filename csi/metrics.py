@@ -59,6 +59,11 @@ class Metrics:
         """Report `goldlink_volumes`: `count` is called at each scrape and gives the volumes of (cache, version)."""
         self.registry.register(_PerVersion("goldlink_volumes", "Published volumes.", count))
 
+    def watch_private(self, count: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Report `goldlink_private_volumes`, as `watch_volumes` does for all of them."""
+        text = "Published volumes that have a private view."
+        self.registry.register(_PerVersion("goldlink_private_volumes", text, count))
+
     def watch_pool(self, ready: Callable[[], Mapping[tuple[str, str], Sequence[Slot]]]) -> None:
         """Report the pool: `ready` is called at each scrape and gives the ready trees of (cache, version)."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cachefetch.records import VolumeRecord
     from csi.arrivals import Arrivals
     from csi.disk_calls import DiskCalls
+    from csi.private import Space
     from csi.requests import PublishRequest
     from csi.volumes import Usage, Volumes
 
@@ -103,7 +104,7 @@ class Node(csi_pb2_grpc.NodeServicer):
             authorise(self._config(), wanted)
             return self._arrivals.wait(wanted.cache, wanted.version, context, wanted.pod)
 
-        record, repeated = self._volumes.publish(wanted, choose)
+        record, repeated = self._volumes.publish(wanted, choose, limit=private_limit(self._config(), wanted.cache))
         annotate(version=short_id(record.version), repeated=repeated or None, **_delivery(record))
         return csi_pb2.NodePublishVolumeResponse()
 
@@ -182,19 +183,35 @@ def authorise(config: Config, request: PublishRequest) -> None:
             f"cache {request.cache!r} is not for service account {pod.service_account!r} in namespace "
             f"{pod.namespace!r}: ask the administrator to add either to its access"
         )
-    if request.access is Access.PRIVATE:
-        raise InvalidRequest("attribute access 'private' is not offered yet: use 'shared'")
+    if request.access is Access.PRIVATE and cache.private is None:
+        raise InvalidRequest(
+            f"attribute access 'private' is not allowed for cache {request.cache!r}: use 'shared', or ask the "
+            "administrator to add 'private: overlay' to the cache"
+        )
+
+
+def private_limit(config: Config, cache: str) -> int:
+    """The most bytes that a private view of the cache may hold of its own; 0: no limit, or no such cache."""
+    limits = (declared.private_max_bytes for declared in config.caches if declared.name == cache)
+    return int(next(limits, None) or 0)
 
 
 def _delivery(record: VolumeRecord) -> dict[str, str]:
     """How the volume got its files, for the log. Without a link tree of its own it shows the golden tree itself."""
+    if record.access == Access.PRIVATE:
+        return {"link_mode": "overlay"}
     slot = Slot.parse(record.slot)
     return {"link_mode": slot.link_mode, "pool": "hit"} if slot else {"link_mode": "golden", "pool": "miss"}
 
 
 def _stats(usage: Usage) -> csi_pb2.NodeGetVolumeStatsResponse:
-    """`total` is what the pod sees, `used` what the volume itself costs; none is available, for nobody can write."""
+    """Of a shared volume `total` is what the pod sees, `used` what it costs, and nothing is available to write to.
+
+    Of a private one they are those of the file system that it writes to.
+    """
     unit = csi_pb2.VolumeUsage
+    if usage.space is not None:
+        return _space(usage, usage.space)
     message = (
         f"shares {usage.shared_bytes} bytes in {usage.shared_inodes} inodes with its version; "
         f"owns {usage.own_bytes} bytes in {usage.own_inodes} inodes"
@@ -203,6 +220,18 @@ def _stats(usage: Usage) -> csi_pb2.NodeGetVolumeStatsResponse:
         usage=[
             csi_pb2.VolumeUsage(unit=unit.BYTES, total=usage.shared_bytes + usage.own_bytes, used=usage.own_bytes),
             csi_pb2.VolumeUsage(unit=unit.INODES, total=usage.shared_inodes + usage.own_inodes, used=usage.own_inodes),
+        ],
+        volume_condition=csi_pb2.VolumeCondition(abnormal=bool(usage.abnormal), message=usage.abnormal or message),
+    )
+
+
+def _space(usage: Usage, space: Space) -> csi_pb2.NodeGetVolumeStatsResponse:
+    unit = csi_pb2.VolumeUsage
+    message = f"a private view of {usage.shared_bytes} bytes in {usage.shared_inodes} inodes of its version"
+    return csi_pb2.NodeGetVolumeStatsResponse(
+        usage=[
+            csi_pb2.VolumeUsage(unit=kind, total=total, used=used, available=available)
+            for kind, (total, used, available) in ((unit.BYTES, space.bytes), (unit.INODES, space.inodes))
         ],
         volume_condition=csi_pb2.VolumeCondition(abnormal=bool(usage.abnormal), message=usage.abnormal or message),
     )

@@ -79,6 +79,11 @@ def parse_publish(request: csi_pb2.NodePublishVolumeRequest) -> PublishRequest:
             "readonly is false: a shared volume needs 'readOnly: true' in the pod's csi volume, because without it "
             "kubelet lets the container runtime relabel the files for SELinux, and these are the files of all pods"
         )
+    if access is Access.PRIVATE and (request.readonly or request.volume_capability.mount.mount_flags):
+        raise InvalidRequest(
+            "readonly is true: a private volume is there to be written, so say 'readOnly: false' in the pod's csi "
+            "volume, or 'access: shared' to read only"
+        )
     return PublishRequest(
         volume_id=volume_id,
         target=target,

@@ -79,7 +79,8 @@ def new_mount(fstype: str, options: Mapping[str, str | None], attributes: int) -
 
     An option with the value None is a flag. Closing the descriptor before `attach` drops the mount.
     """
-    context = _checked(_libc.syscall(ctypes.c_long(_FSOPEN), fstype.encode(), ctypes.c_long(_FSOPEN_CLOEXEC)), Path())
+    opened = _libc.syscall(ctypes.c_long(_FSOPEN), fstype.encode(), ctypes.c_long(_FSOPEN_CLOEXEC))
+    context = _checked(opened, Path(fstype))
     try:
         for key, value in options.items():
             command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING

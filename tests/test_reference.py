@@ -56,6 +56,7 @@ def test_each_option_is_explained() -> None:
 def test_each_metric_is_explained() -> None:
     driver, fetcher = DriverMetrics("1"), FetcherMetrics("1")
     driver.watch_volumes(dict)
+    driver.watch_private(dict)
     driver.watch_pool(dict)
     fetcher.watch(list, None)  # type: ignore[arg-type] # without caches the store is not looked at
     families = [family for registry in (driver.registry, fetcher.registry) for family in registry.collect()]

@@ -25,6 +25,7 @@ caches:
     retain: 2
     access: {namespaces: ["team-*"], serviceAccounts: ["ci/builder"]}
     private: overlay
+    privateMaxBytes: 16Mi
     pool: 4
     prefetch: onDemand
     nodeSelector: {disk: ssd}
@@ -59,7 +60,8 @@ def test_every_key_arrives() -> None:
     assert (first.retain, first.pool, first.max_bytes) == (2, 4, 50 * 2**30)
     assert first.access.namespaces == ("team-*",)
     assert first.access.service_accounts == ("ci/builder",)
-    assert (first.private, first.prefetch) == (PrivateView.OVERLAY, Prefetch.ON_DEMAND)
+    assert (first.private, first.private_max_bytes) == (PrivateView.OVERLAY, 16 * 2**20)
+    assert first.prefetch is Prefetch.ON_DEMAND
     assert first.node_selector == {"disk": "ssd"}
     assert second.source == Directory(path="/srv/tools")
     assert (second.refresh.manual, second.refresh.interval, second.max_bytes) == (True, None, 1000)
@@ -70,7 +72,8 @@ def test_every_key_arrives() -> None:
 def test_defaults() -> None:
     (cache,) = parse(one()).caches
     assert (cache.refresh, cache.retain, cache.pool) == (Refresh(interval=Duration(300)), 2, 2)
-    assert (cache.access.namespaces, cache.private, cache.max_bytes) == (("*",), None, None)
+    assert (cache.access.namespaces, cache.private, cache.private_max_bytes) == (("*",), None, None)
+    assert cache.max_bytes is None
     assert (cache.prefetch, cache.node_selector) == (Prefetch.ALWAYS, {})
 
 
@@ -203,7 +206,12 @@ def test_only_loopback_is_asked_without_tls_by_itself(image: str, more: dict[str
         ({"pool": -1}, "caches[0].pool: -1 is below 0"),
         (
             {"private": "fast"},
-            "caches[0].private: Invalid enum value 'fast', allowed are overlay, reflink, hardlink, copy",
+            "caches[0].private: Invalid enum value 'fast', allowed are overlay",
+        ),
+        ({"privateMaxBytes": "1Gi"}, "caches[0].privateMaxBytes: bounds private views, and none are allowed"),
+        (
+            {"private": "overlay", "privateMaxBytes": "15Mi"},
+            "caches[0].privateMaxBytes: 15728640 is less than a file system needs: write at least '16Mi'",
         ),
         ({"prefetch": "never"}, "caches[0].prefetch: Invalid enum value 'never', allowed are always, onDemand"),
         ({"nodeSelector": {"gpu": True}}, "caches[0].nodeSelector[...]: Expected text, got true or false"),

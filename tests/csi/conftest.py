@@ -8,7 +8,7 @@ import pytest
 
 from cachefetch.store import Store
 from tests.cachefetch.fakes import Dir, File, Link, check_store, publish
-from tests.csi.driver import POOL, POOLED, Driver, until
+from tests.csi.driver import LIMITED, POOL, POOLED, PRIVATE, Driver, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,25 @@ def pooled(driver_before_start: Driver, version: Version) -> Driver:
     driver_before_start.start("--fetch-wait", "300ms")
     until(lambda: len(driver_before_start.ready()) == POOL)
     return driver_before_start
+
+
+@pytest.fixture
+def private(driver_before_start: Driver, version: Version) -> Driver:
+    """A driver that runs and publishes private views of the cache `deps`."""
+    return _private(driver_before_start, PRIVATE)
+
+
+@pytest.fixture
+def limited(driver_before_start: Driver, version: Version) -> Driver:
+    """The same with a limit for what a view may hold of its own."""
+    return _private(driver_before_start, LIMITED)
+
+
+def _private(driver: Driver, config: str) -> Driver:
+    driver.config.write_text(config)
+    driver.asks = {"access": "private", "readonly": False}
+    driver.start("--fetch-wait", "300ms")
+    return driver
 
 
 @pytest.fixture(params=["driver", "pooled"])

@@ -33,6 +33,8 @@ caches:
   - {name: model, source: {type: directory, path: /srv}}
   - {name: vault, source: {type: directory, path: /srv}, access: {namespaces: [bank], serviceAccounts: [ci/builder]}}
 """
+PRIVATE = CONFIG.replace("name: deps, ", "name: deps, private: overlay, ")
+LIMITED = CONFIG.replace("name: deps, ", "name: deps, private: overlay, privateMaxBytes: 32Mi, ")
 POOL = 3
 POOLED = CONFIG.replace("pool: 0", f"pool: {POOL}")
 
@@ -77,6 +79,8 @@ class Driver:
         self.store = Store.open(self.state)
         self.targets = root / "pods"
         self.targets.mkdir()
+        self.asks: dict[str, Any] = {}
+        """What every `publish` asks for, unless told otherwise."""
         self.process: subprocess.Popen[bytes] | None = None
         self._client: Client | None = None
 
@@ -149,7 +153,7 @@ class Driver:
     def publish(self, volume_id: str, **given: Any) -> Path:
         """Publish at a target of the volume's own; returns it."""
         target = self.target(volume_id)
-        self.client.publish(volume_id, target, **given)
+        self.client.publish(volume_id, target, **{**self.asks, **given})
         return target
 
     def events(self, name: str) -> list[dict[str, str]]:
@@ -182,16 +186,18 @@ class Driver:
         return (own if record.slot else self.store.tree(record.cache, record.version)) / record.path
 
     def check(self) -> None:
-        """What always holds while no call runs: every mount is one recorded volume's, whole and read-only."""
+        """What always holds while no call runs: each mount is one recorded volume's, whole, and read-only if shared."""
         mounts = self.mounts()
         assert len(set(mounts)) == len(mounts), "a target with two mounts"
         volumes = {Path(record.target): record for record in self.store.records.all()}
         for point in mounts:
             record = volumes[point]
-            assert Targets(KernelMounter(self.root / "unused")).shows(point, self.source(record))
+            shown = record.identity if record.access == "private" else self.source(record)
+            assert Targets(KernelMounter(self.root / "unused")).shows(point, shown)
             assert self.store.has(record.cache, record.version)
             golden = self.store.tree(record.cache, record.version) / record.path
             assert listing(self.source(record)) == listing(golden)
+        assert mountinfo.below(self.state) == []
 
     def close(self) -> None:
         """Unpublish what is published, by the driver if it runs, and end it; nothing may be left mounted."""

@@ -120,6 +120,8 @@ class FakeViews:
         self.mounter = mounter
         self.lowers: list[Path] = []
         self.limits: list[int] = []
+        self.failure: Exception | None = None
+        """What attaching a view raises."""
 
     @contextmanager
     def make(self, lower: Path, place: Path, limit: int) -> Iterator[FakeView]:
@@ -127,7 +129,7 @@ class FakeViews:
         (place / "upper").mkdir()
         self.lowers.append(lower)
         self.limits.append(limit)
-        yield FakeView(self.mounter, place / "upper")
+        yield FakeView(self.mounter, place / "upper", self.failure)
 
     def clear(self, volumes: Path) -> None:
         for mount in self.mounter.below(volumes):
@@ -137,14 +139,16 @@ class FakeViews:
 class FakeView:
     """A view that shows only its upper layer."""
 
-    def __init__(self, mounter: FakeMounter, upper: Path) -> None:
+    def __init__(self, mounter: FakeMounter, upper: Path, failure: Exception | None) -> None:
         status = upper.stat()
         self.identity: Identity = (status.st_dev, status.st_ino)
         self._mounter = mounter
         self._upper = upper
+        self._failure = failure
 
     def attach(self, target: Path) -> None:
-        self._mounter.look(target)
+        if self._failure:
+            raise self._failure
         self._mounter.mount_foreign(self._upper, target, fstype="overlay")
 
 

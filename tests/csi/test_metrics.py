@@ -27,6 +27,7 @@ def test_all_metrics_have_their_documented_names_and_labels() -> None:
     metrics.waiting_publishes.set_function(lambda: 7)
     metrics.config_valid.set(1)
     metrics.watch_volumes(lambda: {("deps", "abc"): 2})
+    metrics.watch_private(lambda: {("deps", "abc"): 1})
     seen = samples(metrics)
     assert seen["goldlink_build_info", (("version", "1.2.3"),)] == 1
     rpc = (("code", "OK"), ("method", "Probe"))
@@ -39,6 +40,7 @@ def test_all_metrics_have_their_documented_names_and_labels() -> None:
     assert seen["goldlink_waiting_publishes", ()] == 7
     assert seen["goldlink_config_valid", ()] == 1
     assert seen["goldlink_volumes", (("cache", "deps"), ("version", "abc"))] == 2
+    assert seen["goldlink_private_volumes", (("cache", "deps"), ("version", "abc"))] == 1
 
 
 def test_volumes_are_counted_at_each_scrape_and_leave_no_stale_series() -> None:

@@ -110,7 +110,11 @@ def test_another_target_for_a_published_volume(driver: Driver) -> None:
         ({"version": "v1"}, ["'v1'", "64 hexadecimal"]),
         ({"access": "rw"}, ["access", "'rw'", "shared or private"]),
         ({"readonly": False}, ["readOnly: true", "SELinux"]),
-        ({"access": "private", "readonly": False}, ["private"]),
+        ({"access": "private"}, ["readonly is true", "readOnly: false"]),
+        (
+            {"access": "private", "readonly": False},
+            ["'private'", "'deps'", "ask the administrator", "private: overlay"],
+        ),
     ],
 )
 def test_wrong_requests_are_told_what_is_allowed(driver: Driver, given: dict[str, Any], words: list[str]) -> None:

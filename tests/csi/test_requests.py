@@ -67,6 +67,7 @@ def test_kubelets_own_keys_are_no_attributes() -> None:
         ({"namespace": ""}, ["csi.storage.k8s.io/pod.namespace", "podInfoOnMount: true"]),
         ({"readonly": False}, ["readonly is false", "readOnly: true", "SELinux"]),
         ({"access": "shared", "readonly": False}, ["readonly is false", "readOnly: true", "SELinux"]),
+        ({"access": "private", "readonly": True}, ["readonly is true", "readOnly: false", "access: shared"]),
     ],
 )
 def test_attributes_that_are_not_allowed(given_: dict[str, object], words: list[str]) -> None:
@@ -80,8 +81,11 @@ def test_a_missing_cache_is_told_how_to_name_one() -> None:
     assert "cache: node-modules" in refusal(request)
 
 
-def test_a_private_volume_may_be_writable() -> None:
-    assert parse_publish(publish_request("v", "/t", access="private", readonly=False)).access is Access.PRIVATE
+def test_a_private_volume_is_writable() -> None:
+    request = publish_request("v", "/t", access="private", readonly=False)
+    assert parse_publish(request).access is Access.PRIVATE
+    request.volume_capability.mount.mount_flags.append("ro")
+    assert "readonly is true" in refusal(request)
 
 
 @pytest.mark.parametrize("volume_id", ["", ".", "..", "a/b", "/", "a\nb", "a\0b", "é" * 65, "v" * 129])

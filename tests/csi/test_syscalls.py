@@ -36,6 +36,7 @@ def test_probes_agree_with_the_kernels_version() -> None:
         (lambda: syscalls.set_attributes(-1, syscalls.MOUNT_ATTR_RDONLY, 0), errno.EBADF, "/proc/self/fd/-1"),
         (lambda: syscalls.attach(-1, -1), errno.EBADF, "/proc/self/fd/-1"),
         (lambda: syscalls.mount_of(-1), errno.EBADF, "/proc/self/fd/-1"),
+        (lambda: syscalls.new_mount("no such file system", {}, 0), errno.ENODEV, "no such file system"),
     ],
 )
 def test_refusals_keep_errno_and_path(call: Callable[[], object], number: int, path: str) -> None:

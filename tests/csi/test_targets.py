@@ -15,8 +15,9 @@ import pytest
 from cachefetch.errors import Code, Precondition
 from csi import mountinfo, syscalls
 from csi.mount import KernelMounter
+from csi.private import OverlayViews
 from csi.targets import Targets
-from tests.csi.fakes import FakeMounter
+from tests.csi.fakes import FakeMounter, FakeViews
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,6 +203,26 @@ def test_another_volumes_mount_is_foreign(targets: Targets, place: Path, target:
     with pytest.raises(Precondition, match="foreign mount"):
         targets.hide(target, tmp_path / "volumes" / "w", tmp_path / "volumes" / "w" / "tree")
     targets.hide(target, place, place / "tree")
+
+
+def test_a_private_view_is_known_by_its_identity_or_by_its_place(
+    targets: Targets, mounter: Mounter, place: Path, target: Path, tmp_path: Path
+) -> None:
+    """The place is named in the table of mounts; another volume's view is foreign."""
+    views = FakeViews(mounter) if isinstance(mounter, FakeMounter) else OverlayViews(mounter, threading.Event())
+    for shown in (True, False):
+        home = tmp_path / "volumes" / f"known-{shown}"
+        home.mkdir()
+        with views.make(place / "tree", home, 0) as view:
+            targets.put(target, view.attach)
+        assert targets.shows(target, view.identity)
+        assert not targets.shows(target, place / "tree")
+        assert not targets.shows(target, None)
+        with pytest.raises(Precondition, match="foreign mount"):
+            targets.hide(target, tmp_path / "volumes" / "another", None)
+        targets.hide(target, home, view.identity if shown else None)
+        assert not target.exists()
+        assert not targets.shows(target, view.identity)
 
 
 def test_a_missing_parent_is_the_callers_fault(targets: Targets, place: Path, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from cachefetch.errors import Busy, Conflict, GoldlinkError, InvalidRequest, Not
 from cachefetch.linktree import link_tree
 from cachefetch.model import LinkMode
 from csi.pool import Slot
-from csi.requests import parse_publish
+from csi.requests import Access, parse_publish
 from csi.targets import Targets
 from csi.volumes import Volumes, check_subtree
 from tests.cachefetch.fakes import CACHE, Dir, File, Link, publish
 from tests.csi.client import publish_request
 from tests.csi.conftest import ITEMS
-from tests.csi.fakes import FakeMounter
+from tests.csi.fakes import FakeMounter, FakeViews
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +39,19 @@ class Trees:
         self.empty = False
         self.wants = False
         self.given: list[Slot] = []
+        self.taken = 0
 
     def take(self, cache: str, version: str, dest: Path) -> Slot | None:
-        return None if self.empty else Slot.of(link_tree(self.store.tree(cache, version), dest))
+        if self.empty:
+            return None
+        self.taken += 1
+        return Slot.of(link_tree(self.store.tree(cache, version), dest))
+
+    def lost(self, cache: str, version: str) -> None:
+        self.taken -= 1
 
     def give(self, cache: str, version: str, tree: Path, slot: Slot) -> bool:
+        self.lost(cache, version)
         if self.wants:
             tree.rename(self.store.root / "pool" / slot.name)
             self.given.append(slot)
@@ -59,6 +67,7 @@ class Node:
         self.pods.mkdir()
         self.mounter = FakeMounter()
         self.trees = Trees(store)
+        self.views = FakeViews(self.mounter)
         self.discards = 0
         self.boot("boot-1")
 
@@ -68,6 +77,7 @@ class Node:
             self.store,
             Targets(self.mounter),
             self.trees,
+            self.views,
             boot_id=boot_id,
             on_discard=self.count_discard,
         )
@@ -136,14 +146,14 @@ def test_a_repeat_changes_nothing_and_keeps_the_version(node: Node, version: Ver
     ("change", "key"),
     [
         ({"path": "lib"}, "path"),
-        ({"access": "private"}, "access"),
+        ({"access": "private", "readonly": False}, "access"),
         ({"version": "f" * 64}, "version"),
         ({"cache": "model"}, "cache"),
         ({"namespace": "team-b"}, "namespace"),
     ],
 )
 def test_another_request_for_a_live_volume_is_a_conflict(
-    node: Node, version: Version, change: dict[str, str], key: str
+    node: Node, version: Version, change: dict[str, Any], key: str
 ) -> None:
     before, _ = node.publish("v")
     with pytest.raises(Conflict, match=f"published with {key}"):
@@ -442,6 +452,20 @@ def test_a_tree_goes_back_to_the_pool_where_it_is_wanted(node: Node, version: Ve
     assert node.store.records.ids() == []
 
 
+def test_the_pool_hears_of_every_tree_that_does_not_come_back(node: Node, version: Version) -> None:
+    node.publish("v")
+    assert (node.trees.taken, node.volumes.linked()) == (1, {(CACHE, version.id): 1})
+    node.mounter.mounts.clear()  # somebody unmounted it
+    node.publish("v")
+    assert node.trees.taken == 1
+    node.unpublish("v")
+    assert (node.trees.taken, node.volumes.linked()) == (0, {})
+    node.mounter.fail_next("bind_readonly", OSError(errno.EIO, "mount"))
+    with pytest.raises(OSError, match="mount"):
+        node.publish("blocked")
+    assert node.trees.taken == 0
+
+
 def test_a_damaged_version_is_not_withdrawn_from_under_a_volume(node: Node, version: Version) -> None:
     node.trees.empty = True
     node.publish("v")
@@ -452,3 +476,116 @@ def test_a_damaged_version_is_not_withdrawn_from_under_a_volume(node: Node, vers
     node.unpublish("v")
     node.store.drop(CACHE, version.id)
     assert not node.store.has(CACHE, version.id)
+
+
+def publish_private(node: Node, volume_id: str, **given: Any) -> tuple[VolumeRecord, bool]:
+    return node.publish(volume_id, access="private", readonly=False, **given)
+
+
+def test_a_private_volume_is_a_view_of_the_golden_tree_of_its_own(node: Node, version: Version) -> None:
+    record, repeated = publish_private(node, "v", path="lib")
+    place = node.store.records.place("v")
+    mount = node.mounter.at(node.target("v"))
+    assert mount is not None
+    assert (repeated, mount.source, mount.readonly) == (False, place / "upper", False)
+    assert node.views.lowers == [node.store.tree(CACHE, version.id) / "lib"]
+    assert (record.slot, record.access, record.limit) == ("", "private", 0)
+    assert node.store.records.read("v") == record
+    assert not node.tree("v").exists()
+
+
+def test_a_private_volume_is_repeated_without_a_second_mount(node: Node, version: Version) -> None:
+    first, _ = publish_private(node, "v")
+    publish(node.store, [File(b"new")])
+    (node.store.records.place("v") / "upper" / "mine").write_text("stays")
+    again, repeated = publish_private(node, "v", choose=not_wanted)
+    assert (again, repeated) == (first, True)
+    assert node.mounted() == {node.target("v"): 1}
+    assert (node.store.records.place("v") / "upper" / "mine").exists()
+
+
+def test_what_was_written_to_a_private_volume_goes_to_the_trash(node: Node, version: Version) -> None:
+    publish_private(node, "v")
+    (node.store.records.place("v") / "upper" / "mine").write_text("x")
+    node.trees.wants = True
+    for _ in range(2):
+        node.unpublish("v")
+        assert node.store.records.ids() == []
+        assert not node.target("v").exists()
+    assert node.mounter.mounts == []
+    assert (node.discards, node.trees.given) == (1, [])
+    assert [path.name for path in node.store.trash.glob("*-v/upper/*")] == ["mine"]
+    publish_private(node, "v")
+    assert list((node.store.records.place("v") / "upper").iterdir()) == []
+
+
+def test_a_private_volume_pins_its_version(node: Node, version: Version) -> None:
+    publish_private(node, "v")
+    assert node.volumes.count() == node.volumes.count(Access.PRIVATE) == {(CACHE, version.id): 1}
+    assert node.volumes.count(Access.SHARED) == {}
+    with pytest.raises(Busy, match="volumes v show"):
+        node.store.drop(CACHE, version.id)
+    for content in (b"newer", b"newest"):
+        publish(node.store, [File(b"new", content)])
+        assert version.id not in {gone.id for gone in node.store.gc(CACHE, retain=1)}
+    node.unpublish("v")
+    assert version.id in {gone.id for gone in node.store.gc(CACHE, retain=1)}
+
+
+def test_a_failed_private_publish_leaves_nothing(node: Node, version: Version) -> None:
+    node.views.failure = OSError(errno.EIO, "a bad disk")
+    with pytest.raises(OSError, match="a bad disk"):
+        publish_private(node, "v")
+    node.views.failure = None
+    with pytest.raises(InvalidRequest):
+        publish_private(node, "v", path="missing")
+    assert node.store.records.ids() == []
+    assert not node.target("v").exists()
+    assert node.mounter.mounts == []
+    assert publish_private(node, "v")[1] is False
+
+
+def test_private_volumes_survive_a_process_and_no_reboot(node: Node, version: Version) -> None:
+    record, _ = publish_private(node, "v")
+    room = node.store.records.place("half") / "room"
+    room.mkdir(parents=True)
+    node.mounter.mount_foreign(room, room)
+    node.boot("boot-1")
+    assert node.volumes.recover() == 1
+    assert node.mounted() == {node.target("v"): 1}
+    assert node.store.records.ids() == ["v"]
+    assert publish_private(node, "v", choose=not_wanted) == (record, True)
+    node.mounter.mounts.clear()
+    node.boot("boot-2")
+    assert node.volumes.recover() == 0
+    assert node.store.records.ids() == []
+
+
+def test_a_private_volume_is_unpublished_without_its_record(node: Node, version: Version) -> None:
+    publish_private(node, "v")
+    (node.store.records.place("v") / "volume.json").write_text("{")
+    node.unpublish("v")
+    assert node.mounter.mounts == []
+    assert node.store.records.ids() == []
+
+
+def test_the_usage_of_a_private_volume_is_of_what_it_writes_to(node: Node, version: Version) -> None:
+    publish_private(node, "v")
+    usage = node.volumes.usage("v", node.target("v"))
+    assert usage.space is not None
+    total, used, available = usage.space.bytes
+    assert 0 < used < total
+    assert 0 < available < total
+    assert (usage.shared_bytes, usage.own_bytes, usage.abnormal) == (version.totals.bytes, 0, "")
+    node.mounter.mounts.clear()
+    gone = node.volumes.usage("v", node.target("v"))
+    assert gone.space is None
+    assert "not mounted" in gone.abnormal
+
+
+def test_the_limit_is_chosen_for_new_views_only(node: Node, version: Version) -> None:
+    request = parse_publish(publish_request("v", node.target("v"), access="private", readonly=False))
+    first, _ = node.volumes.publish(request, lambda: version.id, limit=1 << 30)
+    assert node.views.limits == [1 << 30]
+    assert first.limit == 1 << 30
+    assert node.volumes.publish(request, not_wanted, limit=0) == (first, True)

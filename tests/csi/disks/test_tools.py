@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+import subprocess
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cachefetch.config import PRIVATE_LEAST
 from cachefetch.errors import Busy, OutOfSpace, Precondition
 from csi.disks import ext4, tools
 from csi.disks.errors import ToolFailed
@@ -75,6 +78,23 @@ def test_ext4_is_made_mended_and_grown(tmp_path: Path, task: Task) -> None:
     after = ext4.read_head(file)
     assert after
     assert after.blocks * after.block_size == 9 * MiB
+
+
+def test_a_scratch_ext4_is_small_and_has_no_journal(tmp_path: Path, task: Task) -> None:
+    """The least that a configuration allows is enough, and a large one costs next to nothing."""
+    for size in (PRIVATE_LEAST, 100 << 30):
+        file = tmp_path / "image"
+        file.unlink(missing_ok=True)
+        file.touch()
+        os.truncate(file, size)
+        tools.make_scratch_ext4(file, task)
+        assert file.stat().st_blocks * 512 < 8 * MiB
+        head = subprocess.run(["dumpe2fs", "-h", file], check=True, capture_output=True, text=True).stdout
+        assert "has_journal" not in head
+        assert re.search(r"Errors behavior: +Remount read-only", head)
+        about = dict(re.findall(r"^([^:]+): +(\d+)$", head, re.MULTILINE))
+        assert int(about["Inode count"]) >= size // 8192 * 0.9
+        assert int(about["Free blocks"]) * int(about["Block size"]) > size * 0.9
 
 
 def test_what_needs_a_person_is_said(tmp_path: Path, task: Task) -> None:
