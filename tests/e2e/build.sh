@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # build.sh [GROUP…]: build what the cluster of the tests is made of, from Go modules, and print a directory for each group.
 # Groups: kubernetes (API server, controller manager, scheduler, kubelet, kubectl, agnhost), storage (the external-storage
-# suite and ginkgo), sidecars (of the CSI project, with the CRDs of snapshots), helm. Without arguments: all.
+# suite and ginkgo), sidecars (of the CSI project, with the CRDs of snapshots), monitoring (CRDs of the operator of Prometheus), helm.
+# Without arguments: all.
 # Built once for each set of versions, below the user's cache directory, at the lowest priority; go.mod in go/ has the versions.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -48,6 +49,13 @@ sidecars() {
     chmod -R u+w "$out/crd"
 }
 
+monitoring() {
+    local operator=github.com/prometheus-operator/prometheus-operator
+    "$go" mod download $operator
+    cp "$("$go" list -m -f '{{.Dir}}' $operator)"/example/prometheus-operator-crd/*_{podmonitors,prometheusrules}.yaml "$out"
+    chmod u+w "$out"/*
+}
+
 build() { # GROUP MODULE-DIRECTORY: print the directory of the group's commands, which are built if need be
     local name=$1 module=$here/go/$2 key out home start
     key=$({ declare -f "$name" compile; find "$module" -type f -print0 | sort -z | xargs -0 cat; } | sha256sum | cut -c1-12)
@@ -69,13 +77,13 @@ build() { # GROUP MODULE-DIRECTORY: print the directory of the group's commands,
     echo "$home"
 }
 
-for group in "${@:-kubernetes storage sidecars helm}"; do
+for group in "${@:-kubernetes storage sidecars monitoring helm}"; do
     for name in $group; do
         case $name in
             kubernetes | storage) build "$name" kubernetes ;;
-            sidecars) build sidecars sidecars ;;
+            sidecars | monitoring) build "$name" "$name" ;;
             helm) dirname "$("$here/../tools/gotool.sh" $helm)" ;;
-            *) echo "build.sh: there is no group '$name': use kubernetes, storage, sidecars or helm" >&2; exit 2 ;;
+            *) echo "build.sh: there is no group '$name': use kubernetes, storage, sidecars, monitoring or helm" >&2; exit 2 ;;
         esac
     done
 done

@@ -7,10 +7,11 @@ import re
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import yaml
 
-from cachefetch.config import load
+from cachefetch.config import Cache, load, parse
 from cachefetch.metrics import Metrics as FetcherMetrics
 from csi.metrics import Metrics as DriverMetrics
 from tests.e2e.cluster import build
@@ -28,6 +29,7 @@ EVERYTHING = {
     "monitoring": {name: {"enabled": True} for name in ("podMonitor", "prometheusRule", "dashboard")},
     "fetcher": {"secrets": ["registry-login"], "directories": ["/srv/data"]},
 }
+VALUES = sorted((ROOT / "deploy" / "examples").glob("*values.yaml"))
 PRIVILEGED = {("DaemonSet", "driver")}
 """The only container that may do everything: it mounts."""
 CAPABILITIES = {
@@ -43,16 +45,18 @@ def helm() -> Path:
     return build("helm") / "helm"
 
 
-def template(helm: Path, values: dict[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
-    options = ["--namespace=goldlink", "--kube-version=1.34.0", "--values=-"]
+def template(
+    helm: Path, values: dict[str, Any] | None = None, release: str = "goldlink", namespace: str = "goldlink"
+) -> subprocess.CompletedProcess[str]:
+    options = [f"--namespace={namespace}", "--kube-version=1.34.0", "--values=-"]
     text = json.dumps(values or {})
     return subprocess.run(
-        [helm, "template", "goldlink", CHART, *options], input=text, capture_output=True, text=True, check=False
+        [helm, "template", release, CHART, *options], input=text, capture_output=True, text=True, check=False
     )
 
 
-def render(helm: Path, values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    result = template(helm, values)
+def render(helm: Path, values: dict[str, Any] | None = None, **install: str) -> list[dict[str, Any]]:
+    result = template(helm, values, **install)
     assert result.returncode == 0, result.stderr
     return [document for document in yaml.safe_load_all(result.stdout) if document]
 
@@ -73,11 +77,17 @@ def test_the_rendered_manifests_are_fresh(helm: Path, tmp_path: Path) -> None:
     assert (ROOT / "deploy" / "manifests" / "goldlink.yaml").read_text() == (tmp_path / "goldlink.yaml").read_text()
 
 
-@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["default", "everything"])
+@pytest.mark.parametrize(
+    "values",
+    [{}, EVERYTHING, *(yaml.safe_load(path.read_text()) for path in VALUES)],
+    ids=["default", "everything", *(path.name for path in VALUES)],
+)
 def test_helm_finds_nothing_wrong(values: dict[str, Any], helm: Path) -> None:
-    command = [helm, "lint", CHART, "--strict", "--quiet", "--kube-version=1.34.0", "--values=-"]
+    """Nor the fetcher with the caches of the examples."""
+    command: list[str | Path] = [helm, "lint", CHART, "--strict", "--quiet", "--kube-version=1.34.0", "--values=-"]
     result = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+    assert len(parse(json.dumps({"caches": values.get("caches", [])})).caches) == len(values.get("caches", []))
 
 
 @pytest.mark.root
@@ -198,6 +208,7 @@ def test_caches_of_the_values_are_a_valid_configuration(helm: Path, tmp_path: Pa
         {"nodeGroups": [{"stateDir": "/x"}]},
         {"disks": {"enabled": True}},
         {"caches": [{"name": "deps"}]},
+        {"caches": [{"name": "deps", "source": {"type": "http"}, "retian": 3}]},
         {"logLevel": "loud"},
         {"node": {"fetchWait": "soon"}},
     ],
@@ -207,6 +218,31 @@ def test_wrong_values_are_refused(values: dict[str, Any], helm: Path) -> None:
     result = template(helm, values)
     assert result.returncode != 0
     assert "values don't meet the specifications" in result.stderr
+
+
+def test_every_misspelt_key_is_refused() -> None:
+    """An object of the schema with keys of its own takes no others."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    open_ones = [path for path, node in objects_of(schema, "values") if node.get("additionalProperties") is not False]
+    assert open_ones == []
+    assert len(list(objects_of(schema, "values"))) > 20
+
+
+def test_the_keys_of_caches_are_those_that_the_fetcher_knows() -> None:
+    """Else an upgrade would be refused, or a misspelt key be found by the nodes only."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = {field.encode_name for field in msgspec.structs.fields(Cache)}
+    assert schema["properties"]["caches"]["items"]["properties"].keys() == known
+
+
+def objects_of(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object below, with its path, that has keys of its own: labels, for example, have none."""
+    if "properties" in schema:
+        yield path, schema
+    for name, part in schema.get("properties", {}).items():
+        yield from objects_of(part, f"{path}.{name}")
+    if "items" in schema:
+        yield from objects_of(schema["items"], f"{path}[]")
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_exist(helm: Path) -> None:
