@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
-from tests.csi.conftest import driver, driver_before_start, either, pooled, version
+from typing import TYPE_CHECKING
 
-__all__ = ["driver", "driver_before_start", "either", "pooled", "version"]
+import pytest
+
+from tests.csi.conftest import driver, driver_before_start, limited, pooled, version
+
+if TYPE_CHECKING:
+    from tests.csi.driver import Driver
+
+__all__ = ["driver", "driver_before_start", "limited", "pooled", "version"]
+
+
+@pytest.fixture(params=["driver", "pooled", "limited"])
+def each(request: pytest.FixtureRequest) -> Driver:
+    """Volumes that show the golden tree, a link tree, a private view (with a limit, which takes all steps there are)."""
+    driver: Driver = request.getfixturevalue(request.param)
+    return driver

@@ -53,9 +53,9 @@ def check_bystander(driver: Driver) -> None:
     driver.publish("bystander")
 
 
-def test_at_any_step_of_a_publish(either: Driver, version: Version) -> None:
+def test_at_any_step_of_a_publish(each: Driver, version: Version) -> None:
     """After each kill the volume is either whole, or gone with all its parts; then it is published as if new."""
-    driver = either
+    driver = each
     driver.publish("bystander")
     steps = half_made = whole = 0
     for steps in range(1, MOST_STEPS):
@@ -83,9 +83,9 @@ def test_at_any_step_of_a_publish(either: Driver, version: Version) -> None:
     until(lambda: list(driver.store.trash.iterdir()) == [])
 
 
-def test_at_any_step_of_an_unpublish(either: Driver, version: Version) -> None:
+def test_at_any_step_of_an_unpublish(each: Driver, version: Version) -> None:
     """After each kill the next unpublish works, and a publish instead of it, too."""
-    driver = either
+    driver = each
     driver.publish("bystander")
     steps = 0
     for steps in range(1, MOST_STEPS):
