@@ -16,6 +16,6 @@ __all__ = ["driver", "driver_before_start", "limited", "pooled", "version"]
 
 @pytest.fixture(params=["driver", "pooled", "limited"])
 def each(request: pytest.FixtureRequest) -> Driver:
-    """Volumes that show the golden tree, a link tree, a private view (with a limit, which takes all steps there are)."""
+    """Volumes that show the golden tree, a link tree, a private view (with a limit: that takes all steps)."""
     driver: Driver = request.getfixturevalue(request.param)
     return driver
