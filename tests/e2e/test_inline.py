@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.e2e import pods
-from tests.e2e.goldlink import DRIVER, read_only_policy, volume
+from tests.e2e.goldlink import DRIVER, STATE, read_only_policy, volume
 
 if TYPE_CHECKING:
     from tests.e2e.cluster import Cluster
@@ -69,6 +69,61 @@ def test_running_pods_keep_their_version_and_new_pods_get_the_new_one(
     assert shown == {"old": "one\n", "new": "two\n", "pinned": "one\n"}
 
 
+def private(cache: str, **attributes: str) -> dict[str, Any]:
+    """An inline volume that is a writable view, as a pod declares it."""
+    attributes = {"cache": cache, "access": "private", **attributes}
+    return {"csi": {"driver": DRIVER, "readOnly": False, "volumeAttributes": attributes}}
+
+
+def test_private_views_are_written_seen_by_one_pod_and_thrown_away(
+    cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    files = {"package.json": "{}\n", "lib/index.js": "code\n", "bin/run": "#!/bin/sh\necho ran\n"}
+    goldlink.declare({**goldlink.source("scratch", files), "private": "overlay"})
+    golden = ("-exec", "stat", "-c", "%n %a %u %s %Y", "{}", "+")
+    state = goldlink.exec("driver", "find", f"{STATE}/caches/scratch/versions", *golden)
+    user = {"securityContext": {"runAsUser": 1000}}
+    cluster.apply(
+        pods.pod("writer", namespace, volumes={"deps": private("scratch")}),
+        pods.pod("user", namespace, volumes={"deps": private("scratch")}, **user),
+        pods.pod("reader", namespace, volumes={"deps": volume("scratch")}),
+    )
+    pods.wait_for(cluster, namespace, "writer", "user", "reader")
+    changes = (
+        "cd /mnt/deps",
+        "echo mine >package.json",
+        "cp bin/run bin/copy && chmod 755 bin/copy && bin/copy",
+        "chmod 777 lib/index.js && chown 1 lib/index.js && ln lib/index.js linked && echo more >>linked",
+        "mv lib moved && mkdir lib && rm -r bin",
+        "cat moved/index.js && ls",
+    )
+    expected = "ran\ncode\nmore\nlib\nlinked\nmoved\npackage.json\n"
+    assert pods.run(cluster, namespace, "writer", " && ".join(changes)) == (0, expected)
+    script = "cd /mnt/deps && echo theirs >new && cat new package.json lib/index.js && ! touch lib/new 2>/dev/null"
+    assert pods.run(cluster, namespace, "user", script) == (0, "theirs\n{}\ncode\n")
+    script = "cd /mnt/deps && cat package.json lib/index.js && ls"
+    assert pods.run(cluster, namespace, "reader", script) == (0, "{}\ncode\nbin\nlib\npackage.json\n")
+    goldlink.kubectl("rollout", "restart", "daemonset")  # a new driver finds what it did not make
+    goldlink.kubectl("rollout", "status", "daemonset", "--timeout=60s")
+    assert pods.run(cluster, namespace, "writer", "cat /mnt/deps/package.json") == (0, "mine\n")
+    cluster.delete("pods", "--all", namespace=namespace)
+    place = cluster.machine.root / STATE.lstrip("/")
+    cluster.wait("the end of the volumes", lambda: not any((place / "volumes").iterdir()))
+    cluster.wait("an empty trash", lambda: not any((place / "trash").iterdir()))
+    assert goldlink.exec("driver", "find", f"{STATE}/caches/scratch/versions", *golden) == state
+
+
+def test_the_limit_of_a_private_view_binds_root(cluster: Cluster, goldlink: Goldlink, namespace: str) -> None:
+    limited = {"private": "overlay", "privateMaxBytes": "32Mi"}
+    goldlink.declare({**goldlink.source("bounded", {"package.json": "{}\n"}), **limited})
+    cluster.apply(pods.pod("writer", namespace, volumes={"deps": private("bounded")}))
+    pods.wait_for(cluster, namespace, "writer")
+    status, output = pods.run(cluster, namespace, "writer", "dd if=/dev/zero of=/mnt/deps/big bs=1M count=64")
+    assert (status, "No space left on device" in output) == (1, True), output
+    script = "rm /mnt/deps/big && echo mine >/mnt/deps/package.json && cat /mnt/deps/package.json"
+    assert pods.run(cluster, namespace, "writer", script) == (0, "mine\n")
+
+
 def test_a_pod_of_another_namespace_is_refused_and_told_why(
     cluster: Cluster, goldlink: Goldlink, namespace: str
 ) -> None:
@@ -88,8 +143,9 @@ def test_a_pod_of_another_namespace_is_refused_and_told_why(
         ({"readOnly": False, "volumeAttributes": {"cache": "deps"}}, "readOnly"),
         ({"readOnly": True, "volumeAttributes": {"cache": "no-such-cache"}}, "there is no cache 'no-such-cache'"),
         ({"readOnly": True, "volumeAttributes": {"cache": "deps", "colour": "red"}}, "colour"),
+        ({"readOnly": False, "volumeAttributes": {"cache": "deps", "access": "private"}}, "'private: overlay'"),
     ],
-    ids=["writable", "unknown", "misspelt"],
+    ids=["writable", "unknown", "misspelt", "private"],
 )
 def test_a_wrong_volume_is_explained_in_the_events_of_its_pod(
     csi: dict[str, Any], remedy: str, cluster: Cluster, goldlink: Goldlink, namespace: str
@@ -114,10 +170,12 @@ def test_a_pod_that_comes_before_its_cache_starts_when_it_is_fetched(
 def test_the_policy_of_the_examples_adds_what_a_pod_forgot(
     cluster: Cluster, goldlink: Goldlink, namespace: str
 ) -> None:
-    goldlink.declare(goldlink.source("deps", {"package.json": "{}\n"}))
-    forgotten = {"csi": {"driver": DRIVER, "volumeAttributes": {"cache": "deps"}}}
+    goldlink.declare({**goldlink.source("lenient", {"package.json": "{}\n"}), "private": "overlay"})
+    forgotten = {"csi": {"driver": DRIVER, "volumeAttributes": {"cache": "lenient"}}}
+    writable = {"csi": {"driver": DRIVER, "volumeAttributes": {"cache": "lenient", "access": "private"}}}
+    volumes = {"deps": forgotten, "mine": writable, "other": {"emptyDir": {}}}
     with read_only_policy(cluster):
-        cluster.apply(pods.pod("forgetful", namespace, volumes={"deps": forgotten, "other": {"emptyDir": {}}}))
+        cluster.apply(pods.pod("forgetful", namespace, volumes=volumes))
     pods.wait_for(cluster, namespace, "forgetful")
     assert pods.run(cluster, namespace, "forgetful", "cat /mnt/deps/package.json") == (0, "{}\n")
-    assert pods.run(cluster, namespace, "forgetful", "touch /mnt/other/file") == (0, "")
+    assert pods.run(cluster, namespace, "forgetful", "touch /mnt/other/file /mnt/mine/file") == (0, "")
