@@ -21,9 +21,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.root, pytest.ma
 
 @pytest.fixture
 def used(cluster: Cluster, goldlink: Goldlink, namespace: str) -> Iterator[str]:
-    """A release with one volume, whose pod is called `user`; it is installed again afterwards."""
-    goldlink.declare(goldlink.source("deps", {"file": "content\n"}))
-    cluster.apply(pods.pod("user", namespace, volumes={"deps": volume("deps")}))
+    """A release with a shared and a private volume of a pod called `user`; it is installed again afterwards."""
+    goldlink.declare({**goldlink.source("kept", {"file": "content\n"}), "private": "overlay"})
+    private = {"csi": {"driver": DRIVER, "volumeAttributes": {"cache": "kept", "access": "private"}}}
+    cluster.apply(pods.pod("user", namespace, volumes={"deps": volume("kept"), "mine": private}))
     pods.wait_for(cluster, namespace, "user")
     yield namespace
     goldlink.install()
@@ -51,10 +52,12 @@ def test_clean_up_waits_for_volumes_and_leaves_an_empty_state_directory(
     (state / "not-goldlinks").write_text("of somebody else\n")
     goldlink.install(wait=False, cleanUp=True)
     cluster.wait("the refusal", lambda: "volumes are still mounted" in goldlink.logs("clean-up"))
+    for name in ("deps", "mine"):
+        assert f"~csi/{name}/mount" in goldlink.logs("clean-up")
     assert pods.run(cluster, used, "user", "cat /mnt/deps/file") == (0, "content\n")
     cluster.kubectl("delete", "pod", "user", f"--namespace={used}", "--wait=false", "--grace-period=1")
     goldlink.install()
-    cluster.wait("the end of the volume", lambda: goldlink.users("deps") == 0)
+    cluster.wait("the end of the volume", lambda: goldlink.users("kept") == 0)
     goldlink.install(cleanUp=True)
     assert "is clean" in goldlink.logs("clean-up")
     assert [entry.name for entry in state.iterdir()] == ["not-goldlinks"]

@@ -16,13 +16,24 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800, func_only=True)]
 # Keys are the fields of Go's driverDefinition; a misspelt one is ignored without a word.
-INLINE = {
+INLINE: dict[str, Any] = {
     "DriverInfo": {"Name": DRIVER, "Capabilities": {"exec": True, "multipods": True}},
     "InlineVolumes": [{"Attributes": {"cache": "upstream"}, "Shared": True, "ReadOnly": True}],
     "Timeouts": {"PodStart": "3m"},
 }
+PRIVATE = {
+    **INLINE,
+    "InlineVolumes": [{"Attributes": {"cache": "upstream", "access": "private"}, "Shared": False, "ReadOnly": False}],
+}
+"""A definition of its own: the suite takes the first volume of a definition for nearly all specs."""
 READ_ONLY = "should create read-only inline ephemeral volume"
 """The suite's only spec for volumes that cannot be written; it skips the others itself."""
+WRITABLE = (
+    READ_ONLY,
+    "should create read/write inline ephemeral volume",
+    "should support two pods which have the same volume definition",
+    "should support multiple inline ephemeral volumes",
+)
 DISKS: dict[str, Any] = {
     "DriverInfo": {
         "Name": DRIVER,
@@ -60,11 +71,15 @@ EXPECTED = (
 
 
 def test_every_spec_for_inline_volumes_passes(cluster: Cluster, goldlink: Goldlink, ran: Ran) -> None:
-    goldlink.declare(goldlink.source("upstream", {"file": "content\n"}))
+    goldlink.declare({**goldlink.source("upstream", {"file": "content\n"}), "private": "overlay"})
     with read_only_policy(cluster):  # the suite's pods do not ask for read-only volumes, and cannot be told to
         outcome = ran(upstream.run(cluster, "inline", INLINE))
     assert outcome.failed == []
     assert [name.endswith(READ_ONLY) for name in outcome.passed] == [True]
+    outcome = ran(upstream.run(cluster, "private", PRIVATE, processes=4))  # they are made without that policy
+    assert outcome.failed == []
+    assert len(outcome.passed) == len(WRITABLE)
+    assert [words for words in WRITABLE if not any(name.endswith(words) for name in outcome.passed)] == []
 
 
 def test_every_spec_for_disks_and_snapshots_passes(

@@ -16,13 +16,17 @@ LOOK = 5
 
 
 def mounted(state_dir: Path) -> list[str]:
-    """Where something of the state directory is mounted: mount points, as proc(5) describes mountinfo."""
+    """Where something of the state directory is mounted: mount points, as proc(5) describes mountinfo.
+
+    A private view is a file system of its own; its source is the directory of its volume.
+    """
     mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     own = [(fields[2], fields[3]) for fields in mounts if fields[4] == str(state_dir)]
     return [
         fields[4]
         for fields in mounts
         if any(fields[2] == device and fields[3].startswith(f"{root}/") for device, root in own)
+        or fields[fields.index("-") + 2].startswith(f"{state_dir}/volumes/")
     ]
 
 
