@@ -89,7 +89,7 @@ def test_the_page_shows_what_kubectl_shows(cluster: Cluster, scene: None) -> Non
 def lasting(output: str) -> list[str]:
     """What must not change from one day to the next.
 
-    Events of one second come in any order, and whoever is quicker than the driver's registration hears that from kubelet.
+    Events of one second come in any order, and a pod that is quicker than the driver's registration has one more.
     """
     for pattern, word in _CHANGES:
         output = pattern.sub(word, output)
