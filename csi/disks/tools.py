@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from csi.disks.jobs import Task
 
-PACKAGES = {"mkfs.erofs": "erofs-utils", "mkfs.ext4": "e2fsprogs", "e2fsck": "e2fsprogs", "resize2fs": "e2fsprogs"}
+PACKAGES = {
+    "mkfs.erofs": "erofs-utils",
+    **dict.fromkeys(("mkfs.ext4", "debugfs", "e2fsck", "resize2fs"), "e2fsprogs"),
+}
 """Debian's package of each program."""
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 _LOOK = 0.2  # seconds between looks whether to stop
@@ -41,9 +44,13 @@ def check_tools(packages: Mapping[str, str] = PACKAGES) -> None:
 
 
 def make_ext4(image: Path, task: Task) -> None:
-    """Make an empty ext4 in the file, which has its size. All of it is for its user; inode tables are made lazily."""
+    """Make an empty ext4 in the file, which has its size. All of it is for its user; inode tables are made lazily.
+
+    Everybody may write to its root directory (inode 2): who has the disk may be any user.
+    """
     options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
     _run(("mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, image), task)
+    _run(("debugfs", "-w", "-R", "set_inode_field <2> mode 040777", image), task)
 
 
 def make_scratch_ext4(image: Path, task: Task) -> None:

@@ -54,10 +54,11 @@ def read_by_three(cluster: Cluster, namespace: str, claim: str) -> set[tuple[int
 
 
 def filled(cluster: Cluster, namespace: str, claim: str, *, size: str = "16Mi", script: str = FILL) -> None:
-    """Let a pod fill a new disk and end."""
+    """Let a pod, which is not root, fill a new disk and end."""
+    somebody = {"runAsUser": 1000, "runAsGroup": 1000}
     cluster.apply(
         disks.claim(claim, namespace, disks.CLASS, mode="ReadWriteOnce", size=size),
-        user("builder", namespace, claim, command=["sh", "-c", script]),
+        user("builder", namespace, claim, command=["sh", "-c", script], securityContext=somebody),
     )
     pods.wait_for(cluster, namespace, "builder", condition="jsonpath={.status.phase}=Succeeded", timeout=120)
     cluster.delete("pod", "builder", namespace=namespace)

@@ -80,6 +80,18 @@ def test_ext4_is_made_mended_and_grown(tmp_path: Path, task: Task) -> None:
     assert after.blocks * after.block_size == 9 * MiB
 
 
+@pytest.mark.root
+def test_a_new_disk_is_for_every_user(mount: Callable[..., Path], tmp_path: Path, task: Task) -> None:
+    """Pods of any user fill disks: kubelet gives no owner to files of this driver (`fsGroupPolicy: None`)."""
+    image = tmp_path / "image"
+    with image.open("xb") as file:
+        file.truncate(16 * MiB)
+    tools.make_ext4(image, task)
+    assert subprocess.run(["e2fsck", "-f", "-n", image], check=False, capture_output=True).returncode == 0
+    place = mount("disk", "-o", "loop", image)
+    assert (place.stat().st_uid, place.stat().st_mode & 0o7777) == (0, 0o777)
+
+
 def test_a_scratch_ext4_is_small_and_has_no_journal(tmp_path: Path, task: Task) -> None:
     """The least that a configuration allows is enough, and a large one costs next to nothing."""
     for size in (PRIVATE_LEAST, 100 << 30):
