@@ -38,6 +38,7 @@ DISKS: dict[str, Any] = {
     "DriverInfo": {
         "Name": DRIVER,
         "SupportedSizeRange": {"Min": "16Mi"},
+        "SupportedFsType": {"": {}, "ext4": {}},
         "MaxFileSize": 1 << 20,
         "StressTestOptions": {"NumPods": 3, "NumRestarts": 2},
         "Capabilities": {
@@ -64,7 +65,7 @@ EXPECTED = (
     "should concurrently access the single read-only volume from pods on the same node",
     "should check snapshot fields, check restore correctly works",
     "should mount multiple PV pointing to the same storage on the same node",
-    "should resize volume when PVC is edited while no pod is using it",
+    "Verify if offline PVC expansion works",
     "should preempt lower priority pods using ReadWriteOncePod volumes",
 )
 """Among what must not be skipped: each stands for a capability that is declared."""

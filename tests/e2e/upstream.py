@@ -1,7 +1,7 @@
 """The external-storage suite of Kubernetes itself: how it is run, and what came of it.
 
-A driver definition (test/e2e/storage/external/README.md there) has capabilities, which select the specs; the suite skips
-the others with a reason.
+A driver definition (test/e2e/storage/external/README.md there) has capabilities, which select the specs. What they
+do not select is skipped with a reason.
 """
 
 from __future__ import annotations
