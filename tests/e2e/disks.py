@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DIRECTORY = "/var/lib/goldlink-disks"
 """On the node, made by kubelet, so root's: one node shares a directory with itself."""
 CLASS = "disk"
-"""The StorageClass and the VolumeSnapshotClass of disks that pods fill."""
+"""The StorageClass, the VolumeSnapshotClass and the VolumeAttributesClass of disks that pods fill."""
 
 
 def values(*classes: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +61,17 @@ def snapshot(name: str, namespace: str, source: str) -> dict[str, Any]:
         "kind": "VolumeSnapshot",
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"volumeSnapshotClassName": CLASS, "source": {"persistentVolumeClaimName": source}},
+    }
+
+
+def attributes_class() -> dict[str, Any]:
+    """A VolumeAttributesClass with settings that differ from those of new disks."""
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "VolumeAttributesClass",
+        "metadata": {"name": CLASS},
+        "driverName": DRIVER,
+        "parameters": {"prefetch": "always", "retention": "0"},
     }
 
 

@@ -53,8 +53,10 @@ class Goldlink:
         }
         return {**values, **more}
 
-    def install(self, *, wait: bool = True, **more: Any) -> None:
+    def install(self, *files: Path, wait: bool = True, **more: Any) -> None:
         """Install the release or change its values, and wait until it is ready, unless told not to.
+
+        Values in `files` override those of the cluster, and `more`, as helm merges them.
 
         Raises:
             CommandFailed: helm failed; the text has what it said, and what became of the pods.
@@ -69,6 +71,7 @@ class Goldlink:
         ]
         text = json.dumps(self.values(**more))
         try:
+            options += [f"--values={file}" for file in files]
             self.helm("upgrade", RELEASE, CHART, *options, f"--wait={wait}", stdin=text, timeout=180)
             if wait:  # helm itself does not wait for the single pod of a DaemonSet: it may be unavailable
                 self.kubectl("rollout", "status", "daemonset", "--timeout=60s")

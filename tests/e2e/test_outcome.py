@@ -38,7 +38,7 @@ def test_every_spec_is_told_once_with_its_reason() -> None:
     assert found.passed == ["reads"]
     assert found.failed == ["writes: failed", "takes too long: timedout"]
     reasons = {reason: len(names) for reason, names in found.skipped.items()}
-    assert reasons == {"no blocks": 1, LEFT_OUT["Disruptive"]: 1, "needs Feature:Windows": 1, "was not run": 1}
+    assert reasons == {"no blocks": 1, LEFT_OUT["Disruptive"]: 1, "needs Windows": 1, "was not run": 1}
     assert next(found.lines()) == "upstream suite, disks: 1 passed, 2 failed, 4 skipped"
 
 

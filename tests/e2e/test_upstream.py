@@ -57,6 +57,7 @@ DISKS: dict[str, Any] = {
     },
     "StorageClass": {"FromExistingClassName": disks.CLASS},
     "SnapshotClass": {"FromExistingClassName": disks.CLASS},
+    "VolumeAttributesClass": {"FromExistingClassName": disks.CLASS},
     "Timeouts": {"PodStart": "3m"},
 }
 EXPECTED = (
@@ -67,6 +68,7 @@ EXPECTED = (
     "should mount multiple PV pointing to the same storage on the same node",
     "Verify if offline PVC expansion works",
     "should preempt lower priority pods using ReadWriteOncePod volumes",
+    "should modify volume that already has a VAC",
 )
 """Among what must not be skipped: each stands for a capability that is declared."""
 
@@ -87,6 +89,7 @@ def test_every_spec_for_disks_and_snapshots_passes(
     cluster: Cluster, goldlink: Goldlink, snapshots: None, ran: Ran
 ) -> None:
     goldlink.declare(**disks.values())
+    cluster.apply(disks.attributes_class())
     outcome = ran(upstream.run(cluster, "disks", DISKS, processes=6))
     assert outcome.failed == []
     missing = [words for words in EXPECTED if not any(words in name for name in outcome.passed)]

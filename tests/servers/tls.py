@@ -19,17 +19,18 @@ class Certificates:
     authority: Path
     """What a client must trust."""
     certificate: Path
-    """The server's, for 127.0.0.1 and localhost, signed by the authority."""
+    """The server's, for 127.0.0.1, localhost and the names that were given, signed by the authority."""
     key: Path
 
 
-def make_certificates(directory: Path) -> Certificates:
-    """An authority and a server certificate in this directory, valid for a day."""
+def make_certificates(directory: Path, *names: str) -> Certificates:
+    """An authority and a server certificate, also for these names, in this directory, valid for a day."""
     made = Certificates(directory / "ca.pem", directory / "server.pem", directory / "server.key")
     ca_key = directory / "ca.key"
     usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
     _openssl("req", "-x509", *_new(ca_key, "goldlink tests"), *usage, "-out", made.authority, "-days", "1")
-    signed = ("-CA", made.authority, "-CAkey", ca_key, "-addext", _NAMES, "-addext", "basicConstraints=CA:FALSE")
+    all_names = ",".join((_NAMES, *(f"DNS:{name}" for name in names)))
+    signed = ("-CA", made.authority, "-CAkey", ca_key, "-addext", all_names, "-addext", "basicConstraints=CA:FALSE")
     _openssl("req", "-x509", *_new(made.key, "127.0.0.1"), *signed, "-out", made.certificate, "-days", "1")
     return made
 
