@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
 
+from cachefetch import reports
 from cachefetch.__main__ import _parser as cachefetch_parser
 from cachefetch.config import Cache, load
 from cachefetch.metrics import Metrics as FetcherMetrics
@@ -18,9 +19,6 @@ from csi.metrics import Metrics as DriverMetrics
 from csi.options import _parser as driver_parser
 from csi.requests import ATTRIBUTES
 from tests.processes import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TEXT = (ROOT / "docs" / "reference.md").read_text()
 EXAMPLES = sorted((ROOT / "deploy" / "examples").glob("*.yaml"))
@@ -43,6 +41,17 @@ def test_each_attribute_of_a_volume_is_explained(name: str) -> None:
 @pytest.mark.parametrize("name", [*PARAMETERS, *SETTINGS])
 def test_each_parameter_of_a_class_is_explained(name: str) -> None:
     assert f"`{name}`" in section("A StorageClass")
+
+
+def test_each_field_of_a_node_cache_is_explained() -> None:
+    """And each state, and each reason of an event."""
+    definition = yaml.safe_load((ROOT / "deploy/chart/goldlink/crds/nodecaches.yaml").read_text())
+    properties = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    parts = [*properties["current"]["properties"], *properties["versions"]["items"]["properties"]]
+    reasons = re.findall(r'"(Cache[A-Z][a-z]+)"', Path(reports.__file__).read_text())
+    assert len(reasons) == 2
+    for name in [*properties, *parts, *properties["state"]["enum"], *reasons]:
+        assert f"`{name}`" in section("What the cluster is told")
 
 
 def test_each_option_is_explained() -> None:
