@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cachefetch import durable, manifest, verify
 from cachefetch.errors import DataError, UnsafeEntry
+from cachefetch.growing import Growing
 from cachefetch.limits import Budget, Limits
 from cachefetch.linktree import Linker
 from cachefetch.logs import fields
@@ -160,7 +161,7 @@ class Stage:
         with _refusals(path):
             fd = os.open(name, _NEW_FILE, 0o600, dir_fd=parent)
         try:
-            written, found = self._pour(content, fd, path)
+            written, found = self._pour(content, Growing(fd, announced=size, write_back=True), path)
             _compare(path, (size, written), (digest, found))
             os.fchmod(fd, mode)
             os.utime(fd, ns=(mtime_ns, mtime_ns))
@@ -227,8 +228,15 @@ class Stage:
         with path.open("xb") as file:
             version_id = manifest.write(self.index.entries(), totals, file)
         path.chmod(0o444)
+        self._forget_downloads()
         durable.sync_filesystem(self.place)
         return Sealed(self.place, version_id, totals)
+
+    def _forget_downloads(self) -> None:
+        """Everything that was downloaded is staged, so it need not reach the disk: the sync would wait for it."""
+        for directory, _, names in os.walk(self.scratch):
+            for name in names:
+                os.unlink(os.path.join(directory, name))  # noqa: PTH108, PTH118  (as the walk gives them)
 
     def _reunite(self) -> None:
         """Replace files that turned out equal to the previous version's (path, content, mode, mtime) by links.
@@ -249,17 +257,17 @@ class Stage:
         finally:
             os.close(outside)
 
-    def _pour(self, content: Readable, fd: int, path: bytes) -> tuple[int, str]:
-        sha256, written = hashlib.sha256(), 0
+    def _pour(self, content: Readable, file: Growing, path: bytes) -> tuple[int, str]:
+        sha256 = hashlib.sha256()
         while chunk := content.read(_CHUNK):
             self._budget.content(len(chunk), path)
             sha256.update(chunk)
-            _write_all(fd, chunk)
-            written += len(chunk)
+            file.append(chunk)
             heard = len(chunk) if self._measures else min(self._ahead, len(chunk))
             self._ahead -= min(self._ahead, heard)
             self._on_bytes(len(chunk) - heard)  # also when that is nothing: whoever listens may end the fetch
-        return written, sha256.hexdigest()
+        file.trim()
+        return file.size, sha256.hexdigest()
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
         """The open directory that holds `path`, made when missing, and the last component."""
@@ -327,12 +335,6 @@ def _compare(path: bytes, sizes: tuple[int | None, int], digests: tuple[str | No
         raise DataError(
             f"file {show(path)} has digest sha256:{digests[1]}, expected was sha256:{digests[0]}: the origin is damaged"
         )
-
-
-def _write_all(fd: int, chunk: bytes) -> None:
-    done = os.write(fd, chunk)
-    while done < len(chunk):
-        done += os.write(fd, memoryview(chunk)[done:])
 
 
 _REFUSALS = {

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cachefetch.stage import Readable, Stage
 
 _BUFFER = 1 << 18
+_TAKEN = 1 << 20
+"""Compressed bytes that are taken at once: what comes in larger pieces need not be cut."""
 _TRAILER = 1 << 20
 """More than any writer pads (GNU tar: 10 KiB, at most 512 KiB); bounded, because nothing of it is staged."""
 _ENCRYPTED = 0x1
@@ -182,12 +184,12 @@ class _Zstd(io.RawIOBase):
         while not content:  # the first bytes of a frame, and a skippable one, have none
             piece = b""
             if self._frame.eof:
-                piece = self._frame.unused_data or self._stream.read(_BUFFER)
+                piece = self._frame.unused_data or self._stream.read(_TAKEN)
                 if not piece:
                     return 0
                 self._frame = zstd.ZstdDecompressor()
             elif self._frame.needs_input:
-                piece = self._stream.read(_BUFFER)
+                piece = self._stream.read(_TAKEN)
                 if not piece:
                     raise EOFError("it ends within a zstd frame")
             content = self._frame.decompress(piece, len(buffer))

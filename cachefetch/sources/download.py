@@ -1,7 +1,8 @@
 """A download that survives interruptions: read it like a file, and it arrives as if the connection had never broken.
 
-Everything that arrives is written to a partial file first and read from there, so a broken connection is resumed where
-it ended (Range with If-Range, RFC 9110, 13.1.5 and 14.2), also by a later process. Bytes are hashed as they are read.
+Everything that arrives is written to a partial file before it is handed on, so a broken connection is resumed where it
+ended (Range with If-Range, RFC 9110, 13.1.5 and 14.2), also by a later process, which reads the partial file first.
+Bytes are hashed as they are read, when there is a digest to compare them with.
 
 A note beside the partial file says what it is part of. A partial file of an earlier boot is used only when the digest
 is known: after a power cut it may have holes where the data never reached the disk, and only a digest would tell.
@@ -23,6 +24,7 @@ import msgspec
 
 from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import DataError, SourceError
+from cachefetch.growing import Growing
 from cachefetch.sources import web
 from cachefetch.urls import redact
 
@@ -79,12 +81,12 @@ class Download:
         self._position = 0
         self._complete = False
         self._skip = 0
-        self._sha256 = hashlib.sha256()
+        self._sha256 = hashlib.sha256() if digest else None
         self._connection = ExitStack()
         self._body: Iterator[bytes] | None = None
         self._socket: socket.socket | None = None
         self.origin = self._recall()
-        self._have = os.fstat(self._file).st_size if self.origin else 0
+        self._partial = Growing(self._file, os.fstat(self._file).st_size if self.origin else 0)
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +94,7 @@ class Download:
     def __exit__(self, *_: object) -> None:
         """Close connection and file; the partial file stays for the next try unless it was discarded."""
         self._connection.close()
+        self._partial.trim()
         os.close(self._file)
 
     def read(self, size: int, /) -> bytes:
@@ -102,15 +105,18 @@ class Download:
             DataError: it serves other bytes than it announced.
         """
         # The server is asked first, also when there is a partial file: it may be of another file by now.
-        while not self._complete and (self._body is None or self._position == self._have):
-            self._receive()
-        chunk = os.pread(self._file, min(size, self._have - self._position), self._position)
-        self._sha256.update(chunk)
+        fresh = b""
+        while not fresh and not self._complete and (self._body is None or self._position == self._partial.size):
+            fresh = self._receive()
+        left = self._partial.size - self._position
+        chunk = fresh[:size] if fresh else os.pread(self._file, min(size, left), self._position)
+        if self._sha256 is not None:
+            self._sha256.update(chunk)
         self._position += len(chunk)
         return chunk
 
-    def finish(self) -> str:
-        """Read what is left and compare length and digest; returns the digest as `sha256:…`.
+    def finish(self) -> None:
+        """Read what is left and compare length and digest.
 
         Raises:
             DataError: they differ; the partial file is of no use.
@@ -118,13 +124,11 @@ class Download:
         """
         while self.read(_CHUNK):
             pass
-        found = f"sha256:{self._sha256.hexdigest()}"
-        if self._digest not in {None, found}:
+        if self._sha256 is not None and self._digest != (found := f"sha256:{self._sha256.hexdigest()}"):
             raise DataError(
                 f"{redact(self._url)} has digest {found}, expected was {self._digest}: "
                 "somebody replaced or damaged it; upload it anew, or correct the digest"
             )
-        return found
 
     def interrupt(self) -> None:
         """Let a `read` of another thread, and each later one that has to ask the server, fail soon.
@@ -151,12 +155,12 @@ class Download:
         trusted = self._digest is not None or origin.boot == self._boot
         return origin if trusted and origin.digest == self._digest else None
 
-    def _receive(self) -> None:
-        """Add the next piece to the partial file, connecting first or again where needed."""
+    def _receive(self) -> bytes:
+        """Add the next piece to the partial file and return it; empty when that took connecting, first or again."""
         self._patience.check(self._url)
         if self._body is None:
             self._connect()
-            return
+            return b""
         try:
             chunk = next(self._body, b"")
         except httpx2.TransportError as error:
@@ -165,24 +169,21 @@ class Download:
             if not isinstance(failure, web.Interrupted):
                 raise failure from error
             self._patience.wait(failure)
-            return
+            return b""
         if not chunk:
             self._end()
-            return
-        fresh = memoryview(chunk)[min(self._skip, len(chunk)) :]
+        fresh = chunk[min(self._skip, len(chunk)) :]
         self._skip -= len(chunk) - len(fresh)
         if fresh:  # what is fetched a second time is no progress
             self._patience.progress()
-        while fresh:
-            written = os.pwrite(self._file, fresh, self._have)
-            self._have += written
-            fresh = fresh[written:]
+            self._partial.append(fresh)
+        return fresh
 
     def _connect(self) -> None:
         """Ask for what is missing."""
         headers = {}
-        if self._have and self.origin and (self.origin.validator or self._digest):
-            headers["Range"] = f"bytes={self._have}-"
+        if self._partial.size and self.origin and (self.origin.validator or self._digest):
+            headers["Range"] = f"bytes={self._partial.size}-"
             if self.origin.validator:
                 headers["If-Range"] = self.origin.validator
         answer = self._connection.enter_context(web.get(self._client, self._url, headers, self._patience))
@@ -201,27 +202,27 @@ class Download:
     def _from_start(self, answer: httpx2.Response) -> None:
         """The whole file again: a first download, a server without ranges, or another file by now."""
         said = self._said(answer)
-        if self._have and self.origin and self.origin.same_bytes(said):
-            self._skip = self._have
+        if self._partial.size and self.origin and self.origin.same_bytes(said):
+            self._skip = self._partial.size
         elif self._position:
             raise self._replaced()
         else:
             self._restart(said)
-        self._body = answer.iter_raw()
+        self._body = web.body(answer)
 
     def _from_middle(self, answer: httpx2.Response) -> None:
         start, size = _content_range(answer)
-        if start != self._have:
+        if start != self._partial.size:
             raise SourceError(f"{redact(self._url)} answers with a range that was not asked for: look at the server")
         if self.origin and None not in {size, self.origin.size} and size != self.origin.size:
             self._begin_again()
             return
-        self._body = answer.iter_raw()
+        self._body = web.body(answer)
 
     def _from_end(self, answer: httpx2.Response) -> None:
         """The server has no bytes from there on: the partial file is all, or not of this file."""
         _, size = _content_range(answer)
-        if size in {None, self._have}:
+        if size in {None, self._partial.size}:
             self._end()
         else:
             self._begin_again()
@@ -236,7 +237,7 @@ class Download:
     def _restart(self, origin: Origin | None) -> None:
         self._note.unlink(missing_ok=True)  # before the truncation: a note without its file would be believed
         os.ftruncate(self._file, 0)
-        self._have = 0
+        self._partial = Growing(self._file)
         self.origin = origin
         if origin is not None:
             self._note.write_bytes(msgspec.json.encode(origin))
@@ -244,9 +245,9 @@ class Download:
     def _end(self) -> None:
         missing, expected = self._skip, self.origin.size if self.origin else None
         self._disconnect()
-        if missing or (expected is not None and expected != self._have):
+        if missing or (expected is not None and expected != self._partial.size):
             raise DataError(
-                f"{redact(self._url)} announced {expected} bytes and served {self._have}: "
+                f"{redact(self._url)} announced {expected} bytes and served {self._partial.size}: "
                 "upload it anew, or look at the server"
             )
         self._complete = True

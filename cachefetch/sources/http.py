@@ -123,9 +123,9 @@ class HttpSnapshot:
             name = file_name(config.url) if config.kind is Format.FILE else b""
             download = Download(client, config.url, stage.scratch, self._patience(), digest=self._digest)
             with download, ReadAhead(download) as arriving:
-                digest = stage_single(arriving, Single(config.kind, name, _FILE_MTIME), stage, proof)
+                stage_single(arriving, Single(config.kind, name, _FILE_MTIME), stage, proof)
             origin = download.origin
-        self.meta = {"digest": digest}
+        self.meta = {"digest": self._digest} if self._digest else {}
         if origin:
             self.meta |= {"etag": origin.etag, "last_modified": origin.last_modified}
 

@@ -188,8 +188,8 @@ class ObjectSnapshot:
         """
         found, proof = self._objects.head(), self._obtain()
         with ObjectDownload(self._objects, found, stage.scratch) as download:
-            digest = stage_single(download, Single(self._config.kind, found.path, found.mtime_ns), stage, proof)
-        self.meta = {"object": found.state.decode(), "digest": digest}
+            stage_single(download, Single(self._config.kind, found.path, found.mtime_ns), stage, proof)
+        self.meta = {"object": found.state.decode()}
 
     def _obtain(self) -> Proof | None:
         """What the object must match; asked for first, because without a signature nothing need be downloaded."""

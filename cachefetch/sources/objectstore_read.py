@@ -9,7 +9,6 @@ it may have holes where the data never reached the disk, and a store's ETag woul
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cachefetch.decoding import UNREADABLE
+from cachefetch.growing import Growing
 from cachefetch.sources.window import ahead
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class ObjectDownload:
         self._found = found
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._position = 0
-        self._sha256 = hashlib.sha256()
-        self._have = self._recall()
+        self._partial = Growing(self._file, self._recall(), announced=found.size)
         self._ranges: Generator[tuple[tuple[int, int], bytes]] | None = None
 
     def __enter__(self) -> Self:
@@ -59,6 +58,7 @@ class ObjectDownload:
         """Stop what is under way; the partial file stays for the next try unless it was discarded."""
         if self._ranges is not None:
             self._ranges.close()
+        self._partial.trim()
         os.close(self._file)
 
     def read(self, size: int, /) -> bytes:
@@ -69,22 +69,20 @@ class ObjectDownload:
             SourceChanged: it is another one by now.
             SourceError: the store cannot be reached or refuses.
         """
-        if self._position == self._have < self._found.size:
+        if self._position == self._partial.size < self._found.size:
             self._receive()
-        chunk = os.pread(self._file, min(size, self._have - self._position), self._position)
-        self._sha256.update(chunk)
+        chunk = os.pread(self._file, min(size, self._partial.size - self._position), self._position)
         self._position += len(chunk)
         return chunk
 
-    def finish(self) -> str:
-        """Read what is left; returns the digest as `sha256:…`.
+    def finish(self) -> None:
+        """Read what is left.
 
         Raises:
             Missing, SourceChanged, SourceError: as `read`.
         """
         while self.read(RANGE):
             pass
-        return f"sha256:{self._sha256.hexdigest()}"
 
     def discard(self) -> None:
         """Throw away what arrived: it is of no use for another try."""
@@ -109,11 +107,7 @@ class ObjectDownload:
         """Add the next range to the partial file."""
         if self._ranges is None:
             size = self._found.size
-            wanted = ((start, min(start + RANGE, size)) for start in range(self._have, size, RANGE))
+            wanted = ((start, min(start + RANGE, size)) for start in range(self._partial.size, size, RANGE))
             self._ranges = ahead(lambda part: self._objects.read(self._found, *part), wanted, _WIDTH)
         _, data = next(self._ranges)
-        left = memoryview(data)
-        while left:
-            written = os.pwrite(self._file, left, self._have)
-            self._have += written
-            left = left[written:]
+        self._partial.append(data)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-_PIECE = 1 << 18
-_PIECES = 32
+_PIECE = 1 << 19
+_PIECES = 16
 """So many of them wait in memory."""
 
 
@@ -68,12 +68,12 @@ class ReadAhead:
         self._used += len(chunk)
         return chunk
 
-    def finish(self) -> str:
+    def finish(self) -> None:
         """Read what is left, and finish the download."""
         while self.read(_PIECE):
             pass
         self._stop()
-        return self._download.finish()
+        self._download.finish()
 
     def discard(self) -> None:
         """Stop receiving, and discard the download."""

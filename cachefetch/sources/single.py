@@ -27,8 +27,8 @@ class Arriving(Readable, Protocol):
         """That file."""
         ...
 
-    def finish(self) -> str:
-        """Read what is left and compare it with what is known of it; returns the digest as `sha256:…`."""
+    def finish(self) -> None:
+        """Read what is left and compare it with what is known of it."""
         ...
 
     def discard(self) -> None:
@@ -46,8 +46,8 @@ class Single(NamedTuple):
     """Of a file."""
 
 
-def stage_single(download: Arriving, what: Single, stage: Stage, proof: Proof | None = None) -> str:
-    """Put the file, or what the archive holds, into `stage`; returns the digest as `sha256:…`.
+def stage_single(download: Arriving, what: Single, stage: Stage, proof: Proof | None = None) -> None:
+    """Put the file, or what the archive holds, into `stage`.
 
     Raises:
         DataError: length, digest, signature or archive are wrong; what was downloaded is thrown away.
@@ -69,7 +69,7 @@ def stage_single(download: Arriving, what: Single, stage: Stage, proof: Proof | 
                     unpack_zip(file, stage)
                 else:
                     _stage(file, what, stage)
-        return download.finish()
+        download.finish()
     except UnsafeEntry:  # the bytes are what the origin has; fetching them again would change nothing
         raise
     except DataError:

@@ -34,6 +34,11 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
 _RETRY_AFTER_MAX = 60.0
 """A server that wants to be left alone for longer gets its wish: the next refresh tries again."""
 
+_LONG = 4 << 20
+"""Bytes from which a connection of its own costs less than the parser."""
+_PIECE = 1 << 19
+"""Most bytes that are received at once."""
+
 # Four times what the library takes at once: each piece costs the same, however long it is.
 httpcore2.HTTP11Connection.READ_NUM_BYTES = 1 << 18
 
@@ -149,6 +154,38 @@ def connected(answer: httpx2.Response) -> socket.socket | None:
     stream = answer.extensions.get("network_stream")
     found = stream.get_extra_info("socket") if stream is not None else None
     return found if isinstance(found, socket.socket) else None
+
+
+def body(answer: httpx2.Response) -> Iterator[bytes]:
+    """The content of an answer, in pieces as they come.
+
+    A long one of known length is read from the connection itself as soon as the library has given out what came with
+    the headers: its parser copies every byte four times. The connection is of no use for another request then.
+
+    Raises:
+        httpx2.TransportError: the connection broke, or ended too early.
+    """
+    pieces = answer.iter_raw()
+    stream = answer.extensions.get("network_stream")
+    expected = int(answer.headers.get("Content-Length", "0"))
+    if stream is None or expected < _LONG or answer.http_version != "HTTP/1.1" or "Transfer-Encoding" in answer.headers:
+        yield from pieces
+        return
+    yield (first := next(pieces, b""))  # all that the parser holds
+    left = expected - len(first)
+    while left:
+        try:
+            piece = stream.read(min(left, _PIECE), timeout=_TIMEOUT.read)
+        except httpcore2.ReadTimeout as error:
+            raise httpx2.ReadTimeout(str(error), request=answer.request) from error
+        except httpcore2.NetworkError as error:
+            raise httpx2.ReadError(str(error), request=answer.request) from error
+        if not piece:
+            raise httpx2.RemoteProtocolError(
+                f"peer closed connection, received {expected - left} of {expected} bytes", request=answer.request
+            )
+        left -= len(piece)
+        yield piece
 
 
 def read(

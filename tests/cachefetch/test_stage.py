@@ -36,7 +36,7 @@ def staging(place: Path, limits: Limits | None = None) -> Iterator[Stage]:
     """A stage of its own, without a store."""
     (place / "new").mkdir()
     index = Index.create(place / "index")
-    stage = Stage(place / "new", place, index, limits=limits)
+    stage = Stage(place / "new", place / "scratch", index, limits=limits)
     try:
         yield stage
     finally:
@@ -404,7 +404,7 @@ def test_of_an_archive_its_own_bytes_are_heard_and_whoever_listens_hears_of_ever
     heard: list[int] = []
     index = Index.create(tmp_path / "index")
     (tmp_path / "new").mkdir()
-    stage = Stage(tmp_path / "new", tmp_path, index, on_bytes=heard.append)
+    stage = Stage(tmp_path / "new", tmp_path / "scratch", index, on_bytes=heard.append)
     archive = stage.measured(io.BytesIO(b"packed"))
     assert archive.read(4) == b"pack"
     stage.file(b"a", 0o644, 0, io.BytesIO(b"much more than was packed"))
@@ -419,7 +419,7 @@ def test_bytes_that_were_heard_of_when_they_arrived_are_not_heard_of_again(tmp_p
     heard: list[int] = []
     index = Index.create(tmp_path / "index")
     (tmp_path / "new").mkdir()
-    stage = Stage(tmp_path / "new", tmp_path, index, on_bytes=heard.append)
+    stage = Stage(tmp_path / "new", tmp_path / "scratch", index, on_bytes=heard.append)
     stage.arrived(7)
     stage.file(b"one", 0o644, MTIME, io.BytesIO(b"12345"))
     stage.file(b"two", 0o644, MTIME, io.BytesIO(b"12345"))
@@ -543,3 +543,19 @@ def test_many_entries_take_no_memory_to_speak_of() -> None:
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 64 * 1024, "KiB of resident memory more, for 199,000 entries more"
+
+
+def test_what_was_downloaded_is_gone_before_the_sync_and_stays_until_everything_is_staged(store: Store) -> None:
+    """A failure before that must not cost the download; the sync need not wait for what nobody needs any more."""
+    with store.refreshing(CACHE):
+        with pytest.raises(ZeroDivisionError), store.stage(CACHE, "test") as stage:
+            scratch = stage.scratch
+            (scratch / "blob").mkdir()
+            (scratch / "blob" / "download").write_bytes(b"all of it")
+            stage.file(b"a", 0o644, MTIME, io.BytesIO(b"a"))
+            raise ZeroDivisionError
+        assert (scratch / "blob" / "download").read_bytes() == b"all of it"
+        with store.stage(CACHE, "test") as stage:
+            stage.file(b"a", 0o644, MTIME, io.BytesIO(b"a"))
+            stage.seal()
+            assert [path for path in scratch.rglob("*") if path.is_file()] == []

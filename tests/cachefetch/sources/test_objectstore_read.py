@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from tests.servers.web import Request
 
 CONTENT = os.urandom(5 * RANGE + 12345)
-DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def test_ranges_are_read_as_one_file(bucket: Bucket, tmp_path: Path) -> None:
     with opened(bucket, tmp_path) as download:
         pieces = iter(lambda: download.read(1 << 20), b"")
         assert b"".join(pieces) == CONTENT
-        assert download.finish() == DIGEST
+        download.finish()
     assert len(ranges(bucket)) == 6
     assert download.path.read_bytes() == CONTENT
 
@@ -59,7 +57,7 @@ def test_ranges_are_read_as_one_file(bucket: Bucket, tmp_path: Path) -> None:
 def test_small_objects_need_one_range_at_most(bucket: Bucket, tmp_path: Path, content: bytes) -> None:
     bucket.objects["a"] = content
     with opened(bucket, tmp_path) as download:
-        assert download.finish() == f"sha256:{hashlib.sha256(content).hexdigest()}"
+        download.finish()
     assert len(ranges(bucket)) == bool(content)
 
 
@@ -82,14 +80,16 @@ def test_another_try_asks_for_what_is_missing(bucket: Bucket, tmp_path: Path) ->
     bucket.traffic.clear()
     bucket.before = lambda _: False
     with opened(bucket, tmp_path) as download:
-        assert download.finish() == DIGEST
+        assert b"".join(iter(lambda: download.read(1 << 20), b"")) == CONTENT
+        download.finish()
     size = len(CONTENT)
     assert ranges(bucket) == sorted(
         f"bytes={start}-{min(start + RANGE, size) - 1}" for start in range(3 * RANGE, size, RANGE)
     )
     bucket.traffic.clear()
     with opened(bucket, tmp_path) as download:
-        assert download.finish() == DIGEST
+        assert b"".join(iter(lambda: download.read(1 << 20), b"")) == CONTENT
+        download.finish()
     assert ranges(bucket) == []
 
 
@@ -110,7 +110,8 @@ def test_a_part_that_may_be_of_something_else_is_not_used(bucket: Bucket, tmp_pa
     else:
         note.write_bytes(note.read_bytes()[:-5])
     with opened(bucket, tmp_path) as download:
-        assert download.finish() == f"sha256:{hashlib.sha256(wrong).hexdigest()}"
+        assert b"".join(iter(lambda: download.read(1 << 20), b"")) == wrong
+        download.finish()
     assert download.path.read_bytes() == wrong
 
 
