@@ -31,10 +31,13 @@ _STEP = 0.1  # seconds between two looks
 class Cluster:
     """Kubernetes in a machine of its own: nothing of it can be reached from elsewhere, nothing remains of it."""
 
-    def __init__(self, programs: Path, *, name: str = "node", logs: Path = LOGS) -> None:
+    def __init__(
+        self, programs: Path, *, name: str = "node", logs: Path = LOGS, kubelet_directory: str = components.KUBELET
+    ) -> None:
         """Be made of the commands in the directory `programs`, as build.sh makes it; logs go to `logs`."""
         self.machine = Machine(name)
         self.logs = logs
+        self.kubelet_directory = kubelet_directory
         self._programs = programs
         self._etc = self.machine.directory / "etc"
         self._pki = self._etc / "pki"
@@ -61,19 +64,36 @@ class Cluster:
             log.unlink()
         self.machine.start()
         self._configure()
+        self._start_server()
+        for image in (images.pause(), images.busybox(), images.agnhost(self._programs / "agnhost")):
+            self.add_image(image)
+        self._start_clients()
+        self.wait("the node", self._ready, _START)
+        self._await_service_account("default")
+
+    def cut_power(self) -> None:
+        """End everything at once; what is on the disk stays there."""
+        self.machine.cut_power()
+        self._pids.clear()
+
+    def boot(self) -> None:
+        """Start again after `cut_power`. Returns when the API server answers; what it says of the node may be old."""
+        self.machine.boot()
+        self._start_server()
+        self._start_clients()
+
+    def _start_server(self) -> None:
         self._spawn("containerd", components.containerd(self._etc))
         self._spawn("etcd", components.etcd())
         self._spawn("kube-apiserver", components.api_server(self._programs, self._etc, self.audit))
-        for image in (images.pause(), images.busybox(), images.agnhost(self._programs / "agnhost")):
-            self.add_image(image)
+
+    def _start_clients(self) -> None:
         self.wait("the API server", lambda: self._succeeds("get", "--raw=/readyz"), _START)
         self._spawn(
             "kube-controller-manager", components.controller_manager(self._programs, self._pki, self.kubeconfig)
         )
         self._spawn("kube-scheduler", components.scheduler(self._programs, self.kubeconfig))
         self.start_kubelet()
-        self.wait("the node", self._ready, _START)
-        self._await_service_account("default")
 
     def stop(self) -> None:
         """End everything at once, as if the plug was pulled."""
@@ -81,7 +101,8 @@ class Cluster:
 
     def start_kubelet(self) -> None:
         """Start kubelet, at first or again."""
-        self._spawn("kubelet", components.kubelet(self._programs, self._etc, self._etc / "kubelet.conf"))
+        command = components.kubelet(self._programs, self._etc, self._etc / "kubelet.conf", self.kubelet_directory)
+        self._spawn("kubelet", command)
 
     def kill(self, component: str) -> None:
         """Kill a component, as a crash would."""

@@ -1,7 +1,7 @@
 """What a one-node Kubernetes is made of: configuration files and command lines, no I/O.
 
-Everything runs in a machine of its own (machine.py), at the usual places: kubelet below /var/lib/kubelet, containerd
-below /var/lib/containerd. Settings that are not obvious say why.
+Everything runs in a machine of its own (machine.py), at the usual places: kubelet below /var/lib/kubelet if not told
+otherwise, containerd below /var/lib/containerd. Settings that are not obvious say why.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ ETCD = "http://127.0.0.1:2379"
 PODS = "10.88.0.0/16"
 SERVICES = "10.96.0.0/24"
 """Its first address is machine.SERVICE_ADDRESS: Kubernetes gives it to the service of the API server."""
+KUBELET = "/var/lib/kubelet"
 MAX_PODS = 110
 AUDIT_POLICY = "audit.yaml"
 
@@ -99,9 +100,9 @@ def scheduler(programs: Path, kubeconfig: Path) -> list[str | Path]:
     ]
 
 
-def kubelet(programs: Path, etc: Path, kubeconfig: Path) -> list[str | Path]:
-    """The node agent."""
-    node = [f"--hostname-override={HOSTNAME}", f"--node-ip={ADDRESS}"]
+def kubelet(programs: Path, etc: Path, kubeconfig: Path, directory: str) -> list[str | Path]:
+    """The node agent; what it has is in `directory`."""
+    node = [f"--hostname-override={HOSTNAME}", f"--node-ip={ADDRESS}", f"--root-dir={directory}"]
     return [programs / "kubelet", f"--config={etc}/kubelet.yaml", f"--kubeconfig={kubeconfig}", *node, "--v=2"]
 
 

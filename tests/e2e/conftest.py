@@ -65,12 +65,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def driver(cluster: Cluster) -> str:
-    """The driver's image, as the Dockerfile makes it, on the node; its name."""
-    archive = cluster.machine.directory / "driver.tar"
+def driver_archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The driver's image, as the Dockerfile makes it."""
+    archive = tmp_path_factory.mktemp("image") / "driver.tar"
     driver_image.build(archive)
-    cluster.import_image(archive)
+    yield archive
     archive.unlink()
+
+
+@pytest.fixture(scope="session")
+def driver(cluster: Cluster, driver_archive: Path) -> str:
+    """The driver's image, on the node; its name."""
+    cluster.import_image(driver_archive)
     return driver_image.NAME
 
 

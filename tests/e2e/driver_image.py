@@ -24,17 +24,17 @@ _SUITE = "bookworm"  # from the mirror that debootstrap itself knows
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "goldlink" / "e2e" / "images"
 
 
-def build(archive: Path) -> None:
-    """Write the driver's image as an archive for `Cluster.import_image`."""
+def build(archive: Path, source: Path = ROOT, name: str = NAME) -> None:
+    """Write the driver's image, from the checkout `source`, as an archive for `Cluster.import_image`."""
     _CACHE.mkdir(parents=True, exist_ok=True)
     with (_CACHE.parent / "images.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _buildah("images", "--quiet", "--filter", f"reference={_BASE}"):
             _make_base()
         options = ["--isolation=chroot", "--network=host", f"--build-arg=BASE={_BASE}", *_host_settings()]
-        _buildah("build", "--quiet", "--layers", *options, f"--tag={NAME}", str(ROOT))
+        _buildah("build", "--quiet", "--layers", *options, f"--tag={name}", str(source))
         archive.unlink(missing_ok=True)
-        _buildah("push", "--quiet", "--disable-compression", NAME, f"oci-archive:{archive}:{NAME}")
+        _buildah("push", "--quiet", "--disable-compression", name, f"oci-archive:{archive}:{name}")
 
 
 def sizes() -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.e2e import images, pods
@@ -41,6 +41,21 @@ class Goldlink:
     cluster: Cluster
     image: str
     caches: list[dict[str, Any]]
+    release: str = RELEASE
+    """Its name, and that of its namespace."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """More values, which each install has."""
+    chart: Path = CHART
+
+    @property
+    def driver(self) -> str:
+        """The name of the CSI driver, as pods write it."""
+        return str(self.settings.get("driverName", DRIVER))
+
+    @property
+    def state(self) -> str:
+        """The state directory, of the node and in the containers."""
+        return str(self.settings.get("node", {}).get("stateDir", STATE))
 
     def values(self, **more: Any) -> dict[str, Any]:
         """The values of this cluster: one node, images that are there, quick looks at sources."""
@@ -51,7 +66,7 @@ class Goldlink:
             "fetcher": {"directories": [SOURCES]},
             "controller": {"replicas": 1},
         }
-        return {**values, **more}
+        return {**values, **self.settings, **more}
 
     def install(self, *files: Path, wait: bool = True, **more: Any) -> None:
         """Install the release or change its values, and wait until it is ready, unless told not to.
@@ -64,7 +79,7 @@ class Goldlink:
         options = [
             "--install",
             "--create-namespace",
-            f"--namespace={NAMESPACE}",
+            f"--namespace={self.release}",
             "--values=-",
             "--wait",
             "--timeout=2m",
@@ -72,11 +87,11 @@ class Goldlink:
         text = json.dumps(self.values(**more))
         try:
             options += [f"--values={file}" for file in files]
-            self.helm("upgrade", RELEASE, CHART, *options, f"--wait={wait}", stdin=text, timeout=180)
+            self.helm("upgrade", self.release, self.chart, *options, f"--wait={wait}", stdin=text, timeout=180)
             if wait:  # helm itself does not wait for the single pod of a DaemonSet: it may be unavailable
                 self.kubectl("rollout", "status", "daemonset", "--timeout=60s")
         except AssertionError as error:
-            error.add_note(self.cluster.kubectl("describe", "pods", f"--namespace={NAMESPACE}"))
+            error.add_note(self.kubectl("describe", "pods"))
             raise
 
     def helm(self, *arguments: str | Path, stdin: str | None = None, timeout: float = 150) -> str:
@@ -120,7 +135,7 @@ class Goldlink:
         command = [
             "cachefetch",
             "list",
-            f"--state-dir={STATE}",
+            f"--state-dir={self.state}",
             "--config=/etc/goldlink/config/caches.yaml",
             "-o",
             "json",
@@ -135,29 +150,29 @@ class Goldlink:
 
     def restarts(self, container: str) -> int:
         """How often a container of the node's pod was started again."""
-        pods = self.cluster.get("pods", namespace=NAMESPACE)["items"]
+        pods = self.cluster.get("pods", namespace=self.release)["items"]
         (node,) = [pod for pod in pods if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "node"]
         return sum(s["restartCount"] for s in node["status"]["containerStatuses"] if s["name"] == container)
 
     def stop_nodes(self) -> None:
         """Take the driver from the node, as an administrator does."""
         patch = '{"spec":{"template":{"spec":{"nodeSelector":{"goldlink.dev/away":"yes"}}}}}'
-        self.kubectl("patch", "daemonset", f"{RELEASE}-node", f"--patch={patch}")
+        self.kubectl("patch", "daemonset", f"{self.release}-node", f"--patch={patch}")
         self.kubectl("wait", "pod", "--selector=app.kubernetes.io/component=node", "--for=delete", "--timeout=60s")
 
     def start_nodes(self) -> None:
         """Bring it back."""
         patch = '{"spec":{"template":{"spec":{"nodeSelector":{"goldlink.dev/away":null}}}}}'
-        self.kubectl("patch", "daemonset", f"{RELEASE}-node", f"--patch={patch}")
+        self.kubectl("patch", "daemonset", f"{self.release}-node", f"--patch={patch}")
         self.kubectl("rollout", "status", "daemonset", "--timeout=60s")
 
     def kubectl(self, command: str, *arguments: str, timeout: float = 90) -> str:
         """Run kubectl in the namespace of the release."""
-        return self.cluster.kubectl(command, *arguments, f"--namespace={NAMESPACE}", timeout=timeout)
+        return self.cluster.kubectl(command, *arguments, f"--namespace={self.release}", timeout=timeout)
 
     def exec(self, container: str, *command: str) -> str:
         """What a command prints in a container of the node's pod."""
-        pod = ("exec", f"daemonset/{RELEASE}-node", f"--container={container}", f"--namespace={NAMESPACE}")
+        pod = ("exec", f"daemonset/{self.release}-node", f"--container={container}", f"--namespace={self.release}")
         return self.cluster.kubectl(*pod, "--", *command)
 
     def metrics(self, container: str) -> str:
@@ -168,7 +183,7 @@ class Goldlink:
 
     def logs(self, container: str) -> str:
         """What a container of the node's pod has said; nothing when it has not started yet."""
-        command = ("logs", f"daemonset/{RELEASE}-node", f"--container={container}", f"--namespace={NAMESPACE}")
+        command = ("logs", f"daemonset/{self.release}-node", f"--container={container}", f"--namespace={self.release}")
         return self.cluster.attempt(*command).stdout
 
 
@@ -177,9 +192,15 @@ def sidecars(programs: Path) -> Sequence[images.Image]:
     return [images.command(f"registry.k8s.io/sig-storage/{name}", programs / file) for file, name in _SIDECARS.items()]
 
 
-def volume(cache: str, **attributes: str) -> dict[str, Any]:
+def volume(cache: str, *, driver: str = DRIVER, **attributes: str) -> dict[str, Any]:
     """An inline volume of a cache, as a pod declares it."""
-    return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": {"cache": cache, **attributes}}}
+    return {"csi": {"driver": driver, "readOnly": True, "volumeAttributes": {"cache": cache, **attributes}}}
+
+
+def private(cache: str, **attributes: str) -> dict[str, Any]:
+    """An inline volume that is a writable view, as a pod declares it."""
+    attributes = {"cache": cache, "access": "private", **attributes}
+    return {"csi": {"driver": DRIVER, "readOnly": False, "volumeAttributes": attributes}}
 
 
 @contextmanager

@@ -44,6 +44,8 @@ mount --make-rshared /
 mount --bind "$1/lib" /var/lib
 mount --bind "$1/log" /var/log
 mount -t tmpfs tmpfs /run
+cat /proc/sys/kernel/random/uuid >/run/boot_id
+mount --bind /run/boot_id /proc/sys/kernel/random/boot_id
 hostname "$2"
 ip link set lo up
 ip address add "$3/32" dev lo
@@ -55,7 +57,8 @@ ip route add default dev node0
 sysctl -qw net.ipv4.ip_forward=1
 """
 """A default route, because Kubernetes takes its address from there; it leads nowhere. A veth pair, because not every
-kernel has dummy interfaces and pods need veth anyway."""
+kernel has dummy interfaces and pods need veth anyway. A boot id of each boot, which kubelet sees; containers have a
+/proc of their own, with that of the host."""
 
 
 class Machine:
@@ -83,6 +86,10 @@ class Machine:
         clean_up()
         for name in ("lib", "log", "etc"):
             (self.directory / name).mkdir(parents=True)
+        self.boot()
+
+    def boot(self) -> None:
+        """Start with the files that are there: at first, or again after `cut_power`."""
         for hierarchy in _hierarchies():
             (hierarchy / self._id).mkdir()
         command = ["unshare", *_SPACES, "--mount-proc", "--fork", "--kill-child", sys.executable, "-S", "-c", _INIT]
@@ -91,12 +98,18 @@ class Machine:
         assert self._unshare.stdout.readline(), "the namespaces could not be made: this needs root"
         self.run(["sh", "-c", _SETUP, "setup", self.directory, HOSTNAME, SERVICE_ADDRESS, ADDRESS])
 
-    def stop(self) -> None:
-        """Pull the plug, and remove every trace."""
+    def cut_power(self) -> None:
+        """Every process, mount and network interface is gone at once; files stay, except for those in /run."""
         if self._unshare:
             self._unshare.communicate()
             for process in self._processes:
                 process.wait()
+        self._processes.clear()
+        _remove_cgroups(self._id)
+
+    def stop(self) -> None:
+        """Pull the plug, and remove every trace."""
+        self.cut_power()
         _remove(self._id)
 
     @property
@@ -183,11 +196,15 @@ def clean_up() -> None:
 
 def _remove(name: str) -> None:
     """The files and the control groups of a machine that has stopped."""
+    _remove_cgroups(name)
+    if (_BASE / name).exists():
+        shutil.rmtree(_BASE / name)
+
+
+def _remove_cgroups(name: str) -> None:
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / name, topdown=False):
             _remove_cgroup(Path(directory))
-    if (_BASE / name).exists():
-        shutil.rmtree(_BASE / name)
 
 
 def _remove_cgroup(group: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.e2e import pods
-from tests.e2e.goldlink import DRIVER, STATE, read_only_policy, volume
+from tests.e2e.goldlink import DRIVER, STATE, private, read_only_policy, volume
 
 if TYPE_CHECKING:
     from tests.e2e.cluster import Cluster
     from tests.e2e.goldlink import Goldlink
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(300, func_only=True)]
+START = timedelta(seconds=2)
+"""From the end of a fetch to the start of a pod that waited for it, on a machine that is not busy."""
 
 
 def test_root_in_a_container_reads_and_can_do_no_more(cluster: Cluster, goldlink: Goldlink, namespace: str) -> None:
@@ -67,12 +70,6 @@ def test_running_pods_keep_their_version_and_new_pods_get_the_new_one(
     pods.wait_for(cluster, namespace, "new", "pinned")
     shown = {name: pods.run(cluster, namespace, name, "cat /mnt/model/weights")[1] for name in ("old", "new", "pinned")}
     assert shown == {"old": "one\n", "new": "two\n", "pinned": "one\n"}
-
-
-def private(cache: str, **attributes: str) -> dict[str, Any]:
-    """An inline volume that is a writable view, as a pod declares it."""
-    attributes = {"cache": cache, "access": "private", **attributes}
-    return {"csi": {"driver": DRIVER, "readOnly": False, "volumeAttributes": attributes}}
 
 
 def test_private_views_are_written_seen_by_one_pod_and_thrown_away(
@@ -165,6 +162,16 @@ def test_a_pod_that_comes_before_its_cache_starts_when_it_is_fetched(
     goldlink.write_source("late", {"file": "there\n"})
     pods.wait_for(cluster, namespace, "early", timeout=200)
     assert pods.run(cluster, namespace, "early", "cat /mnt/late/file") == (0, "there\n")
+    (status,) = cluster.get("pod", "early", namespace)["status"]["containerStatuses"]
+    started = datetime.fromisoformat(status["state"]["running"]["startedAt"])
+    assert started - published(goldlink, "late") < 10 * START
+
+
+def published(goldlink: Goldlink, cache: str) -> datetime:
+    """When the fetcher was done with the cache."""
+    lines = goldlink.logs("fetcher").splitlines()
+    (line,) = [line for line in lines if f"event=refreshed cache={cache} " in line]
+    return datetime.fromisoformat(line.removeprefix("time=").split()[0])
 
 
 def test_the_policy_of_the_examples_adds_what_a_pod_forgot(
