@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 PYTEST ?=
 BENCH ?=
 
-.PHONY: help setup demo test quick lint format proto verify lock packages programs sanity e2e bench clean
+.PHONY: help setup demo test quick lint format proto verify lock packages programs sanity e2e bench bench-pods clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench: $(READY) ## Measure everything on the page docs/benchmarks.md, and write 
 	@tests/tools/packages.sh bench/apt-packages.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@$(BIN)/python bench/run.py --publish $(BENCH)
+
+bench-pods: programs ## The part of that page with real pods on a real one-node Kubernetes (5 minutes)
+	@$(MAKE) --no-print-directory bench BENCH="--only pods"
 
 clean: ## Remove everything that was made here
 	@rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -68,6 +68,15 @@ share its card, and in their favour not its processors and disk.
 
 ![Many nodes](benchmarks/nodes.svg)
 """
+_PODS = """## Start of a pod
+
+On a real one-node Kubernetes: `make bench-pods`, which is no part of `make bench`, because it needs the programs of the
+cluster tests. From the request that creates the pod to the first line of its container, in turns with the same pod
+that has an emptyDir instead. kubelet looks every 300 ms whether the volumes are there, so the time of a single pair
+may differ by that.
+
+![Start of a pod](benchmarks/pods.svg)
+"""
 
 
 def page(tables: Tables, machine: Mapping[str, str | float]) -> str:
@@ -80,6 +89,7 @@ def page(tables: Tables, machine: Mapping[str, str | float]) -> str:
         (_FEEL, ("feel",)),
         (_COST, ("cost", "versions")),
         (_NODES, ("nodes_measured", "nodes")),
+        (_PODS, ("pod_start",)),
     ):
         if all(tables.get(name) for name in names):
             parts.append(text)

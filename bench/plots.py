@@ -33,6 +33,7 @@ def draw(tables: Tables, out: Path) -> None:
         ("calls", "rpc", _calls),
         ("feel", "feel", _feel),
         ("nodes", "nodes", _nodes),
+        ("pods", "pod_starts", _pods),
     ):
         if tables.get(table):
             # No date inside, so that the file changes only when the figures do.
@@ -163,6 +164,25 @@ def _nodes(tables: Tables) -> Figure:
     panels[1][0].set_ylabel("bytes from the origin")
     panels[1][0].yaxis.set_major_formatter(FuncFormatter(_bytes))
     panels[0][-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def _pods(tables: Tables) -> Figure:
+    """How many pods had started after how long, with a cache volume and with an emptyDir."""
+    figure = Figure(figsize=(8, 3.5))
+    axes = figure.subplots()
+    rows = tables["pod_starts"]
+    for column, label, colour in (
+        ("cache_ms", "with a cache volume", "#b8860b"),
+        ("emptydir_ms", "with an emptyDir", "#1f4e79"),
+    ):
+        ordered = sorted(float(row[column]) for row in rows)
+        axes.step(ordered, range(1, len(ordered) + 1), where="post", marker="o", label=label, color=colour)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("milliseconds from the creation of the pod to the first line of its container")
+    axes.set_ylabel("pods that had started")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_title("Start of a pod", loc="left")
     return figure
 
 

@@ -32,7 +32,7 @@ class Target:
 def check(tables: Tables) -> list[Target]:
     """Every target that the tables have figures for."""
     found: list[Target] = []
-    for of in (_calls, _standing, _throughput, _delivery, _engine, _cost, _feel, _process):
+    for of in (_calls, _standing, _throughput, _delivery, _engine, _cost, _feel, _process, _pods):
         try:
             found += of(tables)
         except LookupError:  # that part was not measured
@@ -145,6 +145,12 @@ def _process(tables: Tables) -> Iterator[Target]:
         yield _most(f"driver's memory in MiB after all calls, {files:,} files", row["busy_peak_mib"], 80)
         yield _most(f"driver's memory in MiB after a start with {row['volumes']} volumes", row["peak_mib"], 80)
         yield _most(f"seconds from start to first answer, {row['volumes']} volumes", row["start_s"], 1)
+
+
+def _pods(tables: Tables) -> Iterator[Target]:
+    for row in select(tables, "pod_start", pod_with="difference"):
+        claim = f"start of a pod with a volume of {row['files']:,} files, minus that with an emptyDir, median in ms"
+        yield _most(claim, row["p50_ms"], 100)
 
 
 def _most(claim: str, number: float | str, limit: float) -> Target:

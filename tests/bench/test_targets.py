@@ -19,6 +19,15 @@ def test_a_target_holds_exactly_when_its_figure_does() -> None:
     assert [target.holds for target in check(tables(149.9))] == [False, False, True]
 
 
+def test_a_volume_may_cost_the_start_of_a_pod_a_tenth_of_a_second() -> None:
+    for more, holds in ((100.0, True), (100.1, False), (-3.0, True)):
+        rows: list[dict[str, str | int | float]] = [
+            {"pod_with": "cache volume", "files": 1000, "p50_ms": 1200.0 + more},
+            {"pod_with": "difference", "files": 1000, "p50_ms": more},
+        ]
+        assert [target.holds for target in check({"pod_start": rows})] == [holds]
+
+
 def test_parts_that_were_not_measured_have_no_verdict() -> None:
     assert check({}) == []
 
