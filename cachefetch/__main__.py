@@ -12,8 +12,10 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -148,7 +150,9 @@ def _serve(args: argparse.Namespace, store: Store, cluster: tuple[ApiServer, Pla
     running.enter_context(durable.exclusive(store.root / "locks" / "@daemon", busy))
     metrics = Metrics(__version__)
     fetches = Fetches(store, Journal.of(store.root), random.random)
-    fetcher = daemon.Daemon(store, fetches, open_source, metrics, daemon.Limits(args.concurrency, args.bandwidth))
+    limits, ending = daemon.Limits(args.concurrency, args.bandwidth), threading.Event()
+    sources = partial(open_source, stopping=ending.is_set)
+    fetcher = daemon.Daemon(store, fetches, sources, metrics, limits, ending=ending)
     fetcher.follow(args.config, running)
     if args.metrics_address:
         metrics.watch(fetches.statuses, store)

@@ -65,13 +65,16 @@ class Daemon:
         open_source: Callable[[AnySource], Source],
         metrics: Metrics,
         limits: Limits,
+        *,
+        ending: threading.Event | None = None,
     ) -> None:
+        """`ending` is set when the daemon stops, for sources that `open_source` makes to see."""
         self._store = store
         self._fetches = fetches
         self._open_source = open_source
         self._metrics = metrics
         self._concurrency = limits.concurrency
-        self._ending = threading.Event()
+        self._ending = ending or threading.Event()
         self._bandwidth = Bandwidth(limits.bandwidth, sleep=self._ending.wait)
         self._workers: set[threading.Thread] = set()
         self._reaper = Reaper(store.trash, trash.empty)
@@ -227,6 +230,11 @@ class _Progress:
         self.check()
         self._fetches.fetching(self._cache.name, total)
         _log.info("fetching", extra=fields(cache=self._cache.name, bytes=total))
+
+    def recall(self, count: int) -> None:
+        """What an earlier fetch has brought costs no bandwidth and is no byte more for the metrics."""
+        self._fetches.advance(self._cache.name, count)
+        self.check()
 
     def advance(self, count: int) -> None:
         """Go on, or not."""

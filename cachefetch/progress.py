@@ -16,6 +16,10 @@ class Progress(Protocol):
         """So many bytes more are done."""
         ...
 
+    def recall(self, count: int) -> None:
+        """So many bytes more are done because an earlier try has brought them."""
+        ...
+
 
 class Silent:
     """Progress that nobody looks at."""
@@ -24,4 +28,7 @@ class Silent:
         """Nothing."""
 
     def advance(self, count: int) -> None:
+        """Nothing."""
+
+    def recall(self, count: int) -> None:
         """Nothing."""

@@ -104,7 +104,8 @@ def _fetch(store: Store, cache: Cache, identity: str, snapshot: Snapshot, progre
     _reserve(store, cache, snapshot.size)
     progress.expect(snapshot.size)
     previous = store.current(cache.name)
-    with store.stage(cache.name, identity, limits=Limits(max_bytes=cache.max_bytes), on_bytes=on_bytes) as stage:
+    limits = Limits(max_bytes=cache.max_bytes)
+    with store.stage(cache.name, identity, limits=limits, on_bytes=on_bytes, on_recalled=progress.recall) as stage:
         snapshot.fill(stage)
         sealed = stage.seal()
         version = store.publish(cache.name, sealed, stage.index, {**snapshot.meta, "source": identity})

@@ -15,9 +15,10 @@ import os
 import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from cachefetch import durable, manifest, verify
+from cachefetch.content import Measured, Resumed
 from cachefetch.errors import DataError, UnsafeEntry
 from cachefetch.growing import Growing
 from cachefetch.limits import Budget, Limits
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from cachefetch.content import Readable, Recalling
     from cachefetch.index import Index
 
 _log = logging.getLogger(__name__)
@@ -39,14 +41,6 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
 _OPEN_DIRECTORIES = 64
 _UNKNOWN_MTIME = 0  # of directories that the source does not list: the same on every node
-
-
-class Readable(Protocol):
-    """Where a file's bytes come from."""
-
-    def read(self, size: int, /) -> bytes:
-        """The next bytes, at most `size`; empty at the end."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -81,11 +75,12 @@ class Stage:
         previous: Previous | None = None,
         limits: Limits | None = None,
         on_bytes: Callable[[int], None] = lambda _count: None,
+        on_recalled: Callable[[int], None] = lambda _count: None,
     ) -> None:
         """Build in `directory`, which exists and is empty.
 
         `scratch` is a directory that outlives a failure: sources keep partial downloads there. `on_bytes` hears how
-        many bytes of content arrived.
+        many bytes of content arrived, `on_recalled` how many were in such a download already.
         """
         self.place = directory
         self.scratch = scratch
@@ -93,6 +88,7 @@ class Stage:
         self.linker = Linker()
         self._previous = previous
         self._on_bytes = on_bytes
+        self._on_recalled = on_recalled
         self._ahead = 0
         self._measures = False
         (directory / "tree").mkdir()
@@ -123,10 +119,19 @@ class Stage:
         self._ahead += count
         self._on_bytes(count)
 
-    def measured(self, content: Readable) -> Readable:
+    def recalled(self, count: int) -> None:
+        """As `arrived`, of bytes that an earlier try has left in `scratch`."""
+        self._ahead += count
+        self._on_recalled(count)
+
+    def measured(self, content: Recalling) -> Readable:
         """`content`, whose reading is heard instead of what is staged: an archive is announced as large as it is."""
         self._measures = True
-        return _Measured(content, self._on_bytes)
+        return Measured(self.resumed(content), self._heard)
+
+    def resumed(self, content: Recalling) -> Readable:
+        """`content`, of which may have been `recalled` what it says."""
+        return Resumed(content, self.recalled)
 
     def directory(self, path: bytes, mtime_ns: int, token: bytes = b"") -> None:
         """A directory; it may be there already, made for an entry below it."""
@@ -263,11 +268,15 @@ class Stage:
             self._budget.content(len(chunk), path)
             sha256.update(chunk)
             file.append(chunk)
-            heard = len(chunk) if self._measures else min(self._ahead, len(chunk))
-            self._ahead -= min(self._ahead, heard)
-            self._on_bytes(len(chunk) - heard)  # also when that is nothing: whoever listens may end the fetch
+            self._heard(0 if self._measures else len(chunk))
         file.trim()
         return file.size, sha256.hexdigest()
+
+    def _heard(self, count: int) -> None:
+        """So many bytes more, of which some were heard already."""
+        known = min(self._ahead, count)
+        self._ahead -= known
+        self._on_bytes(count - known)  # also when that is nothing: whoever listens may end the fetch
 
     def _parent(self, path: bytes) -> tuple[int, bytes]:
         """The open directory that holds `path`, made when missing, and the last component."""
@@ -304,19 +313,6 @@ class Stage:
             return False
         os.chmod(name, normal_mode(EntryType.DIRECTORY, 0), dir_fd=parent)  # whatever the umask
         return True
-
-
-class _Measured:
-    """Tells how much is read of what it wraps."""
-
-    def __init__(self, content: Readable, on_bytes: Callable[[int], None]) -> None:
-        self._content = content
-        self._on_bytes = on_bytes
-
-    def read(self, size: int, /) -> bytes:
-        chunk = self._content.read(size)
-        self._on_bytes(len(chunk))
-        return chunk
 
 
 def _directory(path: bytes, mtime_ns: int) -> Entry:

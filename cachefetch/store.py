@@ -167,6 +167,7 @@ class Store:
         *,
         limits: Limits | None = None,
         on_bytes: Callable[[int], None] = lambda _count: None,
+        on_recalled: Callable[[int], None] = lambda _count: None,
     ) -> Iterator[Stage]:
         """A stage for a new version of the cache; the caller is `refreshing` it.
 
@@ -186,7 +187,8 @@ class Store:
             previous = self._previous(cache)
             if previous and previous.index:
                 at_end.callback(previous.index.close)
-            stage = Stage(place, scratch, index, previous=previous, limits=limits, on_bytes=on_bytes)
+            heard = {"on_bytes": on_bytes, "on_recalled": on_recalled}
+            stage = Stage(place, scratch, index, previous=previous, limits=limits, **heard)
             at_end.callback(stage.close)
             yield stage
             self.discard(scratch)

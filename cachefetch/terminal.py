@@ -89,6 +89,11 @@ class Meter:
         self.total = total
         self._samples = deque([(self.clock(), self.done)])
 
+    def recall(self, count: int) -> None:
+        """So many bytes are done, and say nothing of how fast the others come."""
+        self.done += count
+        self._samples = deque((then, before + count) for then, before in self._samples)
+
     def rate(self) -> float:
         """Bytes a second over the last ten seconds."""
         now = self.clock()
@@ -148,6 +153,11 @@ class Lines:
             self._next = now + _LINE_EVERY
             self._write(f"{self._label}: {self._meter.status()}")
 
+    def recall(self, count: int) -> None:
+        """As `advance`, without an influence on the rate."""
+        self._meter.recall(count)
+        self.advance(0)
+
 
 class Bar:
     """Progress as a bar at the bottom of a terminal, gone at the end."""
@@ -182,6 +192,10 @@ class Bar:
     def advance(self, count: int) -> None:
         """Only counts: the drawing thread looks by itself."""
         self._meter.done += count
+
+    def recall(self, count: int) -> None:
+        """As `advance`, without an influence on the rate."""
+        self._meter.recall(count)
 
     def _draw(self) -> RenderableType:
         from rich.progress_bar import ProgressBar  # noqa: PLC0415  (see __enter__)

@@ -32,7 +32,8 @@ else:
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cachefetch.stage import Readable, Stage
+    from cachefetch.content import Readable
+    from cachefetch.stage import Stage
 
 _BUFFER = 1 << 18
 _TAKEN = 1 << 20

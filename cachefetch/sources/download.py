@@ -78,6 +78,8 @@ class Download:
         self._patience = patience
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self.recalled = 0
+        """Bytes so far that were in the partial file before."""
         self._position = 0
         self._complete = False
         self._skip = 0
@@ -86,7 +88,8 @@ class Download:
         self._body: Iterator[bytes] | None = None
         self._socket: socket.socket | None = None
         self.origin = self._recall()
-        self._partial = Growing(self._file, os.fstat(self._file).st_size if self.origin else 0)
+        self._known = os.fstat(self._file).st_size if self.origin else 0
+        self._partial = Growing(self._file, self._known)
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +113,8 @@ class Download:
             fresh = self._receive()
         left = self._partial.size - self._position
         chunk = fresh[:size] if fresh else os.pread(self._file, min(size, left), self._position)
+        if self._position < self._known:
+            self.recalled += min(len(chunk), self._known - self._position)
         if self._sha256 is not None:
             self._sha256.update(chunk)
         self._position += len(chunk)
@@ -237,6 +242,7 @@ class Download:
     def _restart(self, origin: Origin | None) -> None:
         self._note.unlink(missing_ok=True)  # before the truncation: a note without its file would be believed
         os.ftruncate(self._file, 0)
+        self._known = 0
         self._partial = Growing(self._file)
         self.origin = origin
         if origin is not None:

@@ -21,10 +21,11 @@ from cachefetch.sources.window import ahead
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from cachefetch.content import Readable
     from cachefetch.sourceconfig import HuggingFace
     from cachefetch.sources.base import Known
     from cachefetch.sources.huggingface_client import HubFile
-    from cachefetch.stage import Readable, Stage
+    from cachefetch.stage import Stage
 
 _FILE_MODE = 0o444
 _FILE_MTIME = 0
@@ -108,7 +109,7 @@ class HuggingFaceSnapshot:
         place.mkdir(mode=0o700, exist_ok=True)
         with hub.download(self._commit, file, place) as download, hub.refusals():
             try:
-                _stage_file(file, download, stage)
+                _stage_file(file, stage.resumed(download), stage)
             except DataError:
                 download.discard()
                 raise

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
+    from cachefetch.content import Readable
     from cachefetch.sourceconfig import HuggingFace
-    from cachefetch.stage import Readable
 
 _ANSWER_MAX = 64 << 20
 """Bytes of one answer of the API: a page has 1000 files, but a repository's own answer names all of them."""

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachefetch.buckets import Location
+    from cachefetch.content import Readable
     from cachefetch.sourceconfig import ObjectStore
     from cachefetch.sources.base import Known, Snapshot
     from cachefetch.sources.minisign import Proof
     from cachefetch.sources.objectstore_client import Found, Objects
-    from cachefetch.stage import Readable, Stage
+    from cachefetch.stage import Stage
 
 _FILE_MODE = 0o444
 _WIDTH = 16
@@ -151,7 +152,7 @@ class TreeSnapshot:
         elif found.size:
             with ObjectDownload(self._objects, found, _place(stage.scratch, found)) as download:
                 try:
-                    self._stage_file(found, download, stage)
+                    self._stage_file(found, stage.resumed(download), stage)
                 except Missing as error:
                     raise _gone(error) from error
         else:

@@ -48,7 +48,10 @@ class ObjectDownload:
         self._found = found
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._position = 0
-        self._partial = Growing(self._file, self._recall(), announced=found.size)
+        self.recalled = 0
+        """Bytes so far that were in the partial file before."""
+        self._known = self._recall()
+        self._partial = Growing(self._file, self._known, announced=found.size)
         self._ranges: Generator[tuple[tuple[int, int], bytes]] | None = None
 
     def __enter__(self) -> Self:
@@ -72,6 +75,8 @@ class ObjectDownload:
         if self._position == self._partial.size < self._found.size:
             self._receive()
         chunk = os.pread(self._file, min(size, self._partial.size - self._position), self._position)
+        if self._position < self._known:
+            self.recalled += min(len(chunk), self._known - self._position)
         self._position += len(chunk)
         return chunk
 

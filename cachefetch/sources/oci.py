@@ -110,8 +110,8 @@ class OciSnapshot:
 
             def fetch(layer: Layer) -> Path:
                 if layer.digest not in files:
-                    arrived = stage.arrived
-                    files[layer.digest] = registry.download(layer.digest, layer.size, stage.scratch, arrived)
+                    heard = (stage.arrived, stage.recalled)
+                    files[layer.digest] = registry.download(layer.digest, layer.size, stage.scratch, *heard)
                 return files[layer.digest]
 
             Layers(stage, fetch).fill(self._layers)

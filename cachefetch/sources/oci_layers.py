@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from cachefetch.stage import Readable, Stage
+    from cachefetch.content import Readable
+    from cachefetch.stage import Stage
 
 _FILE_MODE = 0o444
 _FILE_MTIME = 0

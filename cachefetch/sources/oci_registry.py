@@ -132,10 +132,12 @@ class Registry:
 
         return self._first(ask, digest)
 
-    def download(self, digest: str, size: int, scratch: Path, on_bytes: Callable[[int], None]) -> Path:
+    def download(
+        self, digest: str, size: int, scratch: Path, on_bytes: Callable[[int], None], on_recalled: Callable[[int], None]
+    ) -> Path:
         """The file that holds a blob, below `scratch`, where an earlier try may have left a part of it.
 
-        `on_bytes` hears how many bytes arrived.
+        `on_bytes` hears how many bytes arrived, `on_recalled` how many an earlier try has left.
 
         Raises:
             Absent: there is none.
@@ -146,10 +148,13 @@ class Registry:
         place.mkdir(mode=0o700, exist_ok=True)
         heard = 0
 
-        def arrived(total: int) -> None:
+        def arrived(total: int, recalled: int) -> None:
             """A second registry goes on where the first one broke off, and what is there is read again."""
             nonlocal heard
-            on_bytes(max(0, total - heard))
+            left = max(0, min(recalled, total) - heard)
+            if left:
+                on_recalled(left)
+            on_bytes(max(0, total - heard - left))
             heard = max(heard, total)
 
         def ask(endpoint: _Endpoint, patience: web.Patience) -> Path:
@@ -198,14 +203,14 @@ class Registry:
         return f"{place}@{wanted}" if ":" in wanted else f"{place}:{wanted}"
 
 
-def _drain(download: Download, size: int, arrived: Callable[[int], None], name: str) -> None:
-    """Read a download to its end, and no further than it may go; `arrived` hears how far it is."""
+def _drain(download: Download, size: int, arrived: Callable[[int, int], None], name: str) -> None:
+    """Read a download to its end, and no further than it may go; `arrived` hears how far, and how far it was."""
     seen = 0
     while chunk := download.read(_CHUNK):
         seen += len(chunk)
         if seen > size:
             break
-        arrived(seen)
+        arrived(seen, download.recalled)
     if seen != size:
         raise DataError(f"{name} has not the {size} bytes that its manifest announces: push the image again")
     download.finish()

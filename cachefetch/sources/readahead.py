@@ -60,6 +60,11 @@ class ReadAhead:
         """The file that holds what arrived."""
         return self._download.path
 
+    @property
+    def recalled(self) -> int:
+        """As the download says, which is ahead of who reads here."""
+        return self._download.recalled
+
     def read(self, size: int, /) -> bytes:
         """The next bytes, at most `size`; empty at the end. Raises what the download's `read` raised there."""
         if self._used == len(self._piece):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from cachefetch.content import Readable, Recalling
 from cachefetch.errors import DataError, UnsafeEntry
 from cachefetch.sources.archive import unpack_tar, unpack_zip
-from cachefetch.stage import Readable
 from cachefetch.urls import Format
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _FILE_MODE = 0o444
 _CHUNK = 1 << 20
 
 
-class Arriving(Readable, Protocol):
+class Arriving(Recalling, Protocol):
     """A download. What has arrived is also in a file, which is complete at the end."""
 
     @property

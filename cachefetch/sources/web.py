@@ -31,6 +31,8 @@ _TIMEOUT = httpx2.Timeout(connect=10, read=60, write=60, pool=10)
 _REDIRECTS_MAX = 5
 _TRIES = 6
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
+_LOOK = 0.2
+"""Seconds after which a pause notices that the process ends."""
 _RETRY_AFTER_MAX = 60.0
 """A server that wants to be left alone for longer gets its wish: the next refresh tries again."""
 
@@ -69,20 +71,26 @@ class Patience:
     Jittered, so that a thousand nodes do not come back to a restarted server in the same moment.
     """
 
-    def __init__(self, sleep: Callable[[float], object] | None = None) -> None:
-        """`sleep` waits so many seconds; without it `end` also ends a wait that is under way."""
+    def __init__(
+        self, sleep: Callable[[float], object] | None = None, stopping: Callable[[], bool] = lambda: False
+    ) -> None:
+        """There is no next try once `stopping` says that the process ends.
+
+        `sleep` waits so many seconds; without it a wait that is under way is ended, too, by that or by `end`.
+        """
         self._ended = threading.Event()
-        self._sleep = sleep or self._ended.wait
+        self._stopping = stopping
+        self._sleep = sleep or self._pause
         self._failures = 0
 
     def wait(self, failure: Interrupted) -> None:
         """Wait before the next try; raises `failure` when there is to be none."""
         self._failures += 1
-        if self._failures >= _TRIES or failure.retry_after > _RETRY_AFTER_MAX or self._ended.is_set():
+        if self._failures >= _TRIES or failure.retry_after > _RETRY_AFTER_MAX or self._over():
             raise failure
         backoff = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._failures - 1)) * random.uniform(0.5, 1)  # noqa: S311  (no secret)
         self._sleep(max(backoff, failure.retry_after))
-        if self._ended.is_set():
+        if self._over():
             raise failure
 
     def progress(self) -> None:
@@ -95,8 +103,16 @@ class Patience:
 
     def check(self, url: str) -> None:
         """Raise SourceError when it was ended."""
-        if self._ended.is_set():
+        if self._over():
             raise SourceError(f"fetching {redact(url)} was interrupted: the next try goes on from there")
+
+    def _over(self) -> bool:
+        return self._ended.is_set() or self._stopping()
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._over() and (left := end - time.monotonic()) > 0:
+            self._ended.wait(min(left, _LOOK))
 
 
 def make_client(*, ca: str | None = None, auth: httpx2.Auth | None = None) -> httpx2.Client:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -14,7 +15,8 @@ from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 from tests.cachefetch.fetching import PATIENCE, Defect, Endless, Fetcher, Stuck, at_work, cache, eventually, running
 
 if TYPE_CHECKING:
-    from cachefetch.sources.base import Source
+    from cachefetch.sources.base import Known, Source
+    from cachefetch.stage import Stage
     from cachefetch.store import Store
 
 Events = Callable[[str], list[Mapping[str, object]]]
@@ -163,6 +165,31 @@ def test_the_bandwidth_slows_a_fetch_down_and_its_end_does_not_wait(store: Store
         eventually(lambda: fetcher.fetches.statuses()[0].done == 1000)
     assert events("interrupted") == [{"cache": CACHE}]
     assert store.current(CACHE) is None
+
+
+class Left:
+    """A source whose whole content was downloaded by an earlier try."""
+
+    def __init__(self) -> None:
+        self.size = None
+        self.meta: dict[str, str] = {}
+
+    def resolve(self, known: Known | None) -> Left:
+        return self
+
+    def fill(self, stage: Stage) -> None:
+        stage.recalled(2000)
+        for name in (b"a", b"b"):
+            stage.file(name, 0o644, 0, io.BytesIO(bytes(1000)))
+
+
+def test_what_is_there_from_an_earlier_try_costs_no_bandwidth_and_is_not_counted(store: Store, events: Events) -> None:
+    """At a byte a second it would take half an hour."""
+    with running(store, {CACHE: Left()}, cache(), limits=Limits(bandwidth=1)) as fetcher:
+        eventually(lambda: events("refreshed"))
+        value = fetcher.metrics.registry.get_sample_value
+        assert not value("goldlink_fetched_bytes_total", {"cache": CACHE, "source": "directory"})
+    assert events("refreshed")[0]["fetched"] == 0
 
 
 def test_another_process_at_work_is_no_failed_try(store: Store, events: Events) -> None:

@@ -21,6 +21,7 @@ from cachefetch.limits import Limits
 from cachefetch.model import EntryType, Totals
 from cachefetch.stage import Stage
 from tests.cachefetch.fakes import CACHE, MTIME, Dir, File, Item, Link, below, memory, publish
+from tests.cachefetch.test_content import Continued
 from tests.cachefetch.test_paths import HOSTILE
 
 if TYPE_CHECKING:
@@ -405,12 +406,28 @@ def test_of_an_archive_its_own_bytes_are_heard_and_whoever_listens_hears_of_ever
     index = Index.create(tmp_path / "index")
     (tmp_path / "new").mkdir()
     stage = Stage(tmp_path / "new", tmp_path / "scratch", index, on_bytes=heard.append)
-    archive = stage.measured(io.BytesIO(b"packed"))
+    archive = stage.measured(Continued(b"packed", 0))
     assert archive.read(4) == b"pack"
     stage.file(b"a", 0o644, 0, io.BytesIO(b"much more than was packed"))
     assert archive.read(4) == b"ed"
     assert heard == [4, 0, 2]
     stage.close()
+    index.close()
+
+
+def test_what_an_earlier_try_has_left_is_heard_of_as_recalled_only(tmp_path: Path) -> None:
+    """In an archive whose own bytes count, and in a file."""
+    index = Index.create(tmp_path / "index")
+    for archive in (True, False):
+        heard: list[int] = []
+        recalled: list[int] = []
+        place = tmp_path / str(archive)
+        place.mkdir()
+        stage = Stage(place, place / "scratch", index, on_bytes=heard.append, on_recalled=recalled.append)
+        content = Continued(b"0123456789", 6)
+        stage.file(b"a", 0o644, 0, stage.measured(content) if archive else stage.resumed(content))
+        assert (sum(heard), sum(recalled)) == (4, 6)
+        stage.close()
     index.close()
 
 

@@ -103,6 +103,16 @@ def test_a_meter_without_a_total_promises_nothing() -> None:
     assert meter.status() == "40 MiB, 20 MiB/s"
 
 
+def test_what_an_earlier_try_has_brought_is_done_but_says_nothing_of_the_rate() -> None:
+    clock = Clock()
+    meter = Meter("looking", clock)
+    meter.expect(100 * MIB)
+    clock.now += 2
+    meter.recall(40 * MIB)
+    meter.done += 20 * MIB
+    assert meter.status() == "60 MiB of 100 MiB (60%), 10 MiB/s, 4.0 s left"
+
+
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     """A stalled fetch does not live on the speed that it once had."""
     clock = Clock()

@@ -178,3 +178,17 @@ def test_a_full_disk_is_said_and_nothing_is_left_of_the_attempt(
     (nginx.root / "file").write_bytes(OLD)
     assert fetcher.run("refresh").returncode == 0
     assert fetcher.end() == 0
+
+
+def test_a_pause_that_a_server_asked_for_does_not_delay_the_end(
+    fetcher: FetcherProcess, nginx: Nginx, faulty: Callable[[str], FaultyProxy]
+) -> None:
+    """Not even as long as the grace that running refreshes have."""
+    proxy = faulty(nginx.url)
+    proxy.inject(Answer(503, {"Retry-After": "50"}))
+    fetcher.declare(deps={"type": "http", "url": f"{proxy.url}/file"})
+    fetcher.start()
+    until(proxy.traffic.of, 60)
+    assert fetcher.end() == 0
+    assert fetcher.events("interrupted")
+    assert not fetcher.events("abandoned")

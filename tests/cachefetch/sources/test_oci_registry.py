@@ -85,6 +85,10 @@ def test_the_digest_of_a_tag_is_what_the_registry_says_if_it_is_one(
         assert registry.digest("v1") == understood
 
 
+def ignore(_: int) -> None:
+    """Nobody listens."""
+
+
 def test_what_is_not_there_is_named(shelf: Shelf, tmp_path: Path) -> None:
     with shelf.open() as registry:
         with pytest.raises(Absent, match="/team/app:v1 is not in its registry"):
@@ -94,7 +98,7 @@ def test_what_is_not_there_is_named(shelf: Shelf, tmp_path: Path) -> None:
         with pytest.raises(Absent, match=f"/team/app@{OTHER} is not in its registry"):
             registry.blob(OTHER, 10)
         with pytest.raises(Absent, match=f"/team/app@{OTHER} is not in its registry"):
-            registry.download(OTHER, 10, tmp_path, lambda _: None)
+            registry.download(OTHER, 10, tmp_path, ignore, ignore)
 
 
 def test_a_manifest_that_breaks_off_is_asked_for_again(shelf: Shelf, faulty: Callable[[str], FaultyProxy]) -> None:
@@ -125,16 +129,19 @@ def test_nothing_is_read_beyond_what_it_may_be(shelf: Shelf, tmp_path: Path) -> 
         assert registry.blob(DIGEST, len(DATA)) == DATA
         for size in (len(DATA) - 1, len(DATA) + 1, 0):
             with pytest.raises(DataError, match=f"has not the {size} bytes"):
-                registry.download(DIGEST, size, tmp_path, lambda _: None)
+                registry.download(DIGEST, size, tmp_path, ignore, ignore)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_download_is_a_file_and_heard_of_once(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put(f"/v2/team/app/blobs/{DIGEST}", DATA)
     heard: list[int] = []
+    recalled: list[int] = []
     with shelf.open() as registry:
-        assert registry.download(DIGEST, len(DATA), tmp_path, heard.append).read_bytes() == DATA
-    assert sum(heard) == len(DATA)
+        for _ in range(2):
+            path = registry.download(DIGEST, len(DATA), tmp_path, heard.append, recalled.append)
+            assert path.read_bytes() == DATA
+    assert (sum(heard), sum(recalled)) == (len(DATA), len(DATA)), "the second time it is there"
 
 
 def test_whoever_listens_may_end_a_download_and_what_arrived_is_kept(shelf: Shelf, tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_whoever_listens_may_end_a_download_and_what_arrived_is_kept(shelf: Shel
 
     shelf.put(f"/v2/team/app/blobs/{DIGEST}", DATA)
     with shelf.open() as registry, pytest.raises(StoppedError):
-        registry.download(DIGEST, len(DATA), tmp_path, stop)
+        registry.download(DIGEST, len(DATA), tmp_path, stop, ignore)
     assert sum(path.stat().st_size for path in tmp_path.rglob("download")) > 0
 
 

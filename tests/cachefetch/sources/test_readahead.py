@@ -30,6 +30,7 @@ class Scripted:
     """A download that gives its content and then raises, and notes which threads read it."""
 
     path = Path("/nowhere")
+    recalled = 0
 
     def __init__(self, content: bytes, failure: BaseException | None = None) -> None:
         self._content = io.BytesIO(content)

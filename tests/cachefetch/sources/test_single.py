@@ -28,6 +28,8 @@ ARCHIVE = tar(entry("d/a", b"1" * 5000), entry("d/b", b"2"))
 class Arrived:
     """A download whose bytes are all there."""
 
+    recalled = 0
+
     def __init__(self, path: Path, content: bytes) -> None:
         self.path = path
         path.write_bytes(content)

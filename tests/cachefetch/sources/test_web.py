@@ -240,3 +240,17 @@ def test_patience_that_is_ended_waits_no_more() -> None:
     other.join()
     with pytest.raises(SourceError, match="was interrupted"):
         patience.check("https://user:secret@h/x")
+
+
+def test_patience_ends_with_the_process() -> None:
+    """Also a pause that is under way: the process is not kept from ending."""
+    stopping = threading.Event()
+    patience, failure = Patience(stopping=stopping.is_set), Interrupted("busy", retry_after=60)
+    other = threading.Timer(0.05, stopping.set)
+    other.start()
+    for _ in range(2):
+        with pytest.raises(Interrupted, match="busy"):
+            patience.wait(failure)
+    other.join()
+    with pytest.raises(SourceError, match="was interrupted"):
+        patience.check("https://h/x")
