@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
+from csi import syscalls
 from tests.cachefetch.fakes import CACHE
 from tests.csi.driver import POOL, POOLED, listing, until
 
@@ -164,7 +165,7 @@ def test_at_any_step_of_making_ready_trees(driver: Driver, version: Version) -> 
 
 
 def half_made(driver: Driver, volume_id: str, version: Version) -> None:
-    """What a driver leaves that was killed before it mounted, with a tree from the pool."""
+    """What a driver leaves that was killed before it mounted: with a tree from the pool, and with a private view."""
     driver.target(volume_id)
     place = driver.store.records.place(volume_id)
     (place / "tree" / "lib").mkdir(parents=True)
@@ -173,6 +174,10 @@ def half_made(driver: Driver, volume_id: str, version: Version) -> None:
     assert record
     text = (driver.store.records.place("bystander") / "volume.json").read_text()
     (place / "volume.json").write_text(text.replace("bystander", volume_id))
+    room = driver.store.records.place(f"{volume_id}-private") / "room"
+    room.mkdir(parents=True)
+    syscalls.mount("tmpfs", room, 0, fstype="tmpfs")
+    (room / "upper").mkdir()
 
 
 def test_at_random_moments_of_many_calls(pooled: Driver, version: Version) -> None:
