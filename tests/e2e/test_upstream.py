@@ -16,24 +16,20 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.root, pytest.mark.timeout(1800, func_only=True)]
 # Keys are the fields of Go's driverDefinition; a misspelt one is ignored without a word.
-INLINE: dict[str, Any] = {
+INLINE = {
     "DriverInfo": {"Name": DRIVER, "Capabilities": {"exec": True, "multipods": True}},
-    "InlineVolumes": [{"Attributes": {"cache": "upstream"}, "Shared": True, "ReadOnly": True}],
     "Timeouts": {"PodStart": "3m"},
 }
-PRIVATE = {
-    **INLINE,
-    "InlineVolumes": [{"Attributes": {"cache": "upstream", "access": "private"}, "Shared": False, "ReadOnly": False}],
-}
-"""A definition of its own: the suite takes the first volume of a definition for nearly all specs."""
-READ_ONLY = "should create read-only inline ephemeral volume"
-"""The suite's only spec for volumes that cannot be written; it skips the others itself."""
-WRITABLE = (
-    READ_ONLY,
+SHARED = {**INLINE, "InlineVolumes": [{"Attributes": {"cache": "upstream"}, "Shared": True, "ReadOnly": True}]}
+PRIVATE = {**INLINE, "InlineVolumes": [{"Attributes": {"cache": "upstream", "access": "private"}}]}
+READING = {"should create read-only inline ephemeral volume"}
+WRITING = {
     "should create read/write inline ephemeral volume",
     "should support two pods which have the same volume definition",
     "should support multiple inline ephemeral volumes",
-)
+}
+"""What the suite has for volumes that can be written; it skips them itself for others."""
+INLINE_RUNS = (("shared", SHARED, READING), ("private", PRIVATE, READING | WRITING))
 DISKS: dict[str, Any] = {
     "DriverInfo": {
         "Name": DRIVER,
@@ -41,6 +37,7 @@ DISKS: dict[str, Any] = {
         "SupportedFsType": {"": {}, "ext4": {}},
         "MaxFileSize": 1 << 20,
         "StressTestOptions": {"NumPods": 3, "NumRestarts": 2},
+        "VolumeModifyStressTestOptions": {"NumPods": 2},
         "Capabilities": {
             "persistence": True,
             "exec": True,
@@ -73,16 +70,16 @@ EXPECTED = (
 """Among what must not be skipped: each stands for a capability that is declared."""
 
 
-def test_every_spec_for_inline_volumes_passes(cluster: Cluster, goldlink: Goldlink, ran: Ran) -> None:
+@pytest.mark.parametrize(("access", "definition", "expected"), INLINE_RUNS, ids=[run[0] for run in INLINE_RUNS])
+def test_every_spec_for_inline_volumes_passes(
+    access: str, definition: dict[str, Any], expected: set[str], goldlink: Goldlink, ran: Ran
+) -> None:
+    cluster = goldlink.cluster
     goldlink.declare({**goldlink.source("upstream", {"file": "content\n"}), "private": "overlay"})
     with read_only_policy(cluster):  # the suite's pods do not ask for read-only volumes, and cannot be told to
-        outcome = ran(upstream.run(cluster, "inline", INLINE))
+        outcome = ran(upstream.run(cluster, f"inline, {access}", definition, processes=2))
     assert outcome.failed == []
-    assert [name.endswith(READ_ONLY) for name in outcome.passed] == [True]
-    outcome = ran(upstream.run(cluster, "private", PRIVATE, processes=4))  # they are made without that policy
-    assert outcome.failed == []
-    assert len(outcome.passed) == len(WRITABLE)
-    assert [words for words in WRITABLE if not any(name.endswith(words) for name in outcome.passed)] == []
+    assert {passed.partition(" ephemeral ")[2] for passed in outcome.passed} == expected
 
 
 def test_every_spec_for_disks_and_snapshots_passes(

@@ -57,9 +57,10 @@ def run(cluster: Cluster, name: str, definition: Mapping[str, Any], *, processes
 
     Log and report, `NAME-suite.log` and `NAME.json`, stay with the logs of the cluster.
     """
-    driver = cluster.machine.directory / f"{name}.json"
+    file = re.sub(r"\W+", "-", name)
+    driver = cluster.machine.directory / f"{file}.json"
     driver.write_text(json.dumps(definition))
-    report, log = cluster.logs / f"{name}.json", cluster.logs / f"{name}-suite.log"
+    report, log = cluster.logs / f"{file}.json", cluster.logs / f"{file}-suite.log"
     report.unlink(missing_ok=True)
     programs = build("storage")
     words = [key for key in LEFT_OUT if " " in key]
