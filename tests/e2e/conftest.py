@@ -40,21 +40,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say in a few lines what was shown in the cluster: own scenarios, and specs of the upstream suite."""
-    here = Path(__file__).parent.relative_to(config.rootpath).as_posix()
-    count = {
-        state: sum(
-            report.when == "call" and "cluster" in report.keywords and report.nodeid.startswith(f"{here}/")
-            for report in terminalreporter.stats.get(state, [])
-        )
-        for state in ("passed", "failed")
-    }
-    if not any(count.values()):
+    reports = terminalreporter.stats
+    passed, failed, skipped = (
+        {report.nodeid for state in states for report in reports.get(state, []) if _is_scenario(report)}
+        for states in (("passed",), ("failed", "error"), ("skipped",))
+    )
+    runs = config.stash.get(_RUNS, [])
+    if not (passed or failed or runs):
         return
     terminalreporter.section("Kubernetes")
-    terminalreporter.line(f"own scenarios: {count['passed']} passed, {count['failed']} failed")
-    for outcome in config.stash.get(_RUNS, []):
+    terminalreporter.line(f"own scenarios: {len(passed - failed)} passed, {len(failed)} failed, {len(skipped)} skipped")
+    for outcome in runs:
         for line in outcome.lines():
             terminalreporter.line(line)
+
+
+def _is_scenario(report: object) -> bool:
+    """Whether it is about a test with the cluster, other than a run of the upstream suite, which is told apart."""
+    if not isinstance(report, pytest.TestReport) or "cluster" not in report.keywords:
+        return False
+    return "/test_upstream.py::" not in report.nodeid
 
 
 @pytest.fixture(scope="session")
