@@ -58,6 +58,8 @@ def scene(cluster: Cluster, goldlink: Goldlink) -> Iterator[None]:
     os.truncate(cluster.machine.root / SOURCES.lstrip("/") / "model" / "weights", MODEL)
     goldlink.declare(modules, vault, model, wait=False, node=SLOW)
     wanted = {"web": "node-modules", "train": "model", "intruder": "vault"}
+    table = ("get", "nodecaches", "--all-namespaces")
+    cluster.wait("the configuration", lambda: re.search(r"model .* Fetching", cluster.kubectl(*table)), 180)
     cluster.wait("the driver", lambda: registered(cluster))
     # Without a policy for DNS kubelet would complain that this cluster has none.
     cluster.apply(
@@ -71,7 +73,11 @@ def scene(cluster: Cluster, goldlink: Goldlink) -> Iterator[None]:
 
 def test_the_page_shows_what_kubectl_shows(cluster: Cluster, scene: None) -> None:
     pods.wait_for(cluster, NAMESPACE, "web")
-    cluster.wait("the events", lambda: all(re.search(said, events(cluster)) for said in EVENTS), 120)
+    try:
+        cluster.wait("the events", lambda: all(re.search(said, events(cluster)) for said in EVENTS), 120)
+    except AssertionError as error:
+        error.add_note(events(cluster))
+        raise
     table = ("get", "nodecaches", "--all-namespaces")
     cluster.wait("the caches", lambda: all(re.search(state, cluster.kubectl(*table)) for state in STATES))
     before, _, rest = PAGE.read_text().partition(SECTION)
