@@ -72,11 +72,12 @@ def test_an_upgrade_leaves_running_pods_alone(
     cluster.wait("the end of the volumes", lambda: goldlink.users("deps") == 0)
 
 
-def test_kubelet_finds_driver_and_volumes_again_after_a_crash(
+def test_kubelet_and_driver_that_crash_together_find_each_other_and_the_volumes_again(
     cluster: Cluster, goldlink: Goldlink, namespace: str, reader: str
 ) -> None:
-    """It publishes again what is there (CSI: idempotent), and what it ends is gone."""
+    """Kubelet publishes again what is there (CSI: idempotent), and what it ends is gone."""
     cluster.kill("kubelet")
+    cluster.machine.kill("goldlink-csi node")
     cluster.start_kubelet()
     cluster.apply(pods.pod("after", namespace, volumes={"deps": volume("deps")}))
     pods.wait_for(cluster, namespace, "after", timeout=120)
@@ -87,6 +88,21 @@ def test_kubelet_finds_driver_and_volumes_again_after_a_crash(
     cluster.wait("the end of the volumes", lambda: goldlink.users("deps") == 0)
 
 
+def test_a_pod_that_waits_for_its_cache_survives_the_end_of_driver_and_fetcher(
+    cluster: Cluster, goldlink: Goldlink, namespace: str
+) -> None:
+    """Kubelet publishes again, and the fetcher starts anew."""
+    goldlink.declare(goldlink.source("awaited", {}), wait=False)
+    cluster.apply(pods.pod("early", namespace, volumes={"deps": volume("awaited")}))
+    cluster.wait("the wait", lambda: waiting(goldlink), 120)
+    cluster.machine.kill("cachefetch run")
+    cluster.machine.kill("goldlink-csi node")
+    goldlink.write_source("awaited", {"file": "content\n"})
+    pods.wait_for(cluster, namespace, "early", timeout=240)
+    assert pods.run(cluster, namespace, "early", READ) == (0, "content\nro\n")
+    assert goldlink.users("awaited") == 1
+
+
 def test_volumes_need_no_fetcher(cluster: Cluster, goldlink: Goldlink, namespace: str, reader: str) -> None:
     """What is on the node is published also while the fetcher is down."""
     cluster.machine.kill("cachefetch run")
@@ -94,6 +110,11 @@ def test_volumes_need_no_fetcher(cluster: Cluster, goldlink: Goldlink, namespace
     pods.wait_for(cluster, namespace, "other")
     assert pods.run(cluster, namespace, "other", READ) == (0, "content\nro\n")
     assert reader
+
+
+def waiting(goldlink: Goldlink) -> bool:
+    """Whether a publish waits for a version."""
+    return "waiting_publishes 1.0" in goldlink.metrics("driver")
 
 
 def registered(cluster: Cluster) -> bool:
