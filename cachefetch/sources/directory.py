@@ -55,17 +55,16 @@ class Found(NamedTuple):
     name: bytes
     target: bytes
     """Text of a symlink, empty otherwise."""
-
-    @property
-    def token(self) -> bytes:
-        """Proves that nothing changed at this path."""
-        return _token(self.status, self.target)
+    token: bytes
+    """Proves that nothing changed at this path."""
 
 
 class Fingerprint:
     """Sums up a walk. The order does not matter, because a file system may list a directory in any."""
 
-    def __init__(self) -> None:
+    def __init__(self, since: int = 0) -> None:
+        """Count the bytes of files that changed at the time `since` (ns) or later."""
+        self._since = since
         self._sum = 0
         self._newest = 0
         self.newest_path = b""
@@ -77,7 +76,7 @@ class Fingerprint:
         self._sum += int.from_bytes(hashlib.sha256(line).digest(), "big")
         if found.status.st_ctime_ns > self._newest:
             self._newest, self.newest_path = found.status.st_ctime_ns, found.path
-        if stat.S_ISREG(found.status.st_mode):
+        if found.status.st_ctime_ns >= self._since and stat.S_ISREG(found.status.st_mode):
             self.bytes += found.status.st_size
 
     @property
@@ -104,20 +103,21 @@ class DirectorySource:
             SourceChanged: it changed while it was walked.
             UnsafeEntry: it holds a device, a socket or a FIFO.
         """
-        fingerprint = Fingerprint()
+        since = 0 if known is None else int(known.meta.get("read", 0))
+        fingerprint = Fingerprint(since)
         for found in walk(self._root):
             fingerprint.add(found)
-        if known is None:
-            return DirectorySnapshot(self._root, fingerprint.bytes)
-        if known.meta.get("fingerprint") == fingerprint.value:
+        if known is not None and known.meta.get("fingerprint") == fingerprint.value:
             return None
-        fresh = (found for found in walk(self._root) if stat.S_ISREG(found.status.st_mode))
-        size = sum(found.status.st_size for found in fresh if known.token(found.path) != found.token)
-        return DirectorySnapshot(self._root, size)
+        return DirectorySnapshot(self._root, fingerprint.bytes)
 
 
 class DirectorySnapshot:
-    """The tree as it is when it is filled in; `size` counts the files that are not known from before."""
+    """The tree as it is when it is filled in; `size` counts the files that changed since it was read last.
+
+    Those below a directory that was only renamed are not among them, although they are read again: finding them would
+    cost a look-up for every file.
+    """
 
     def __init__(self, root: bytes, size: int) -> None:
         self._root = root
@@ -141,7 +141,9 @@ class DirectorySnapshot:
             after.add(found)
         if after.value != staged.value:
             raise _changed(self._root, after.newest_path)
-        self.meta = {"fingerprint": staged.value} if staged.settled(started) else {}
+        self.meta = {"read": str(started - _RACY_NS)}
+        if staged.settled(started):
+            self.meta["fingerprint"] = staged.value
 
 
 def walk(root: bytes) -> Generator[Found]:
@@ -205,7 +207,7 @@ def _look(root: bytes, parent: int, name: bytes, path: bytes) -> Found:
         raise _unreadable(root, path, error) from error
     if kind in _REFUSED:
         raise UnsafeEntry(f"entry {show(path)} is {_REFUSED[kind]}: remove it from the source, a cache cannot hold it")
-    return Found(path, status, parent, name, target)
+    return Found(path, status, parent, name, target, _token(status, target))
 
 
 def _stage_entry(root: bytes, found: Found, stage: Stage, started_ns: int) -> None:

@@ -7,6 +7,7 @@ import stat
 import sys
 import time
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cachefetch.refresh import Refreshed
     from cachefetch.stage import Stage
+    from cachefetch.store import Store
 
 MTIME = 1_600_000_000_123_456_789
 
@@ -277,10 +279,27 @@ def test_the_fingerprint_knows_no_order_but_every_entry(paths: list[bytes], shuf
     def fingerprint(paths: list[bytes]) -> str:
         sum_ = Fingerprint()
         for path in paths:
-            sum_.add(Found(path, status, 0, path, b""))
+            sum_.add(Found(path, status, 0, path, b"", b"token"))
         return sum_.value
 
     mixed = shuffle.sample(paths, len(paths))
     assert fingerprint(mixed) == fingerprint(paths)
     if paths:
         assert fingerprint(paths[1:]) != fingerprint(paths)
+
+
+def test_as_much_as_changed_is_announced(root: Path, fetched: Fetched, store: Store) -> None:
+    """And everything when nothing is known."""
+    settle()
+    source = DirectorySource(Directory(path=str(root)))
+    first = source.resolve(None)
+    assert first is not None
+    assert first.size == sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    sync(fetched, root)
+    (root / "a" / "one").write_bytes(b"x" * 50)
+    known = store.origin("c")
+    assert known is not None
+    with closing(known):
+        second = source.resolve(known)
+    assert second is not None
+    assert second.size == 50
