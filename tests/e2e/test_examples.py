@@ -49,11 +49,13 @@ class World:
 
     @contextmanager
     def applied(self, name: str) -> Iterator[None]:
-        """The objects of an example, until the end of the block."""
+        """The objects of an example, until the end of the block. Their volumes are gone then, before values change."""
         path = EXAMPLES / f"{name}.yaml"
         self.cluster.kubectl("apply", "--filename", path)
         yield
         self.cluster.kubectl("delete", "--filename", path, "--timeout=120s", timeout=150)
+        claims = {item["metadata"]["uid"] for item in self.cluster.get("pvc")["items"]}
+        self.cluster.wait("the end of their volumes", lambda: self._claimed() <= claims, 120)
 
     def output(self, what: str, namespace: str = "default") -> str:
         """What the pods of `what` have said, once it has succeeded."""
@@ -67,6 +69,11 @@ class World:
         return self.cluster.kubectl(
             "logs", what, f"--namespace={namespace}", "--all-pods" if kind == "job" else "--v=0"
         )
+
+    def _claimed(self) -> set[str]:
+        """The uids of the claims that volumes are bound to, of the namespace that the examples are in."""
+        references = [item["spec"].get("claimRef", {}) for item in self.cluster.get("persistentvolumes")["items"]]
+        return {reference["uid"] for reference in references if reference.get("namespace") == "default"}
 
 
 @pytest.fixture(scope="module")
