@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from tests.servers.nginx import Nginx
     from tests.servers.s3 import S3
 
-OBJECTS, CHANGED, SIZE = 5000, 50, 64 << 10
-"""A share of 1 % of what the promise is about (100,000 objects): every figure is a share or a bound for each object."""
+OBJECTS, CHANGED, SIZE = 3000, 30, 128 << 10
+"""Fewer than the 100,000 that the promise is about: every figure is a share. Two lists take 600 bytes for an object."""
 BIG = 256 << 20
 
 
