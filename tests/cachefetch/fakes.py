@@ -151,8 +151,11 @@ def picture(root: Path) -> dict[str, tuple[int, int, int, int]]:
 
 
 def below(root: Path) -> set[str]:
-    """Every path below `root`, relative."""
-    return {str(path.relative_to(root)) for path in root.rglob("*")}
+    """Every path below `root`, relative. Not by glob, which follows symlinks to see what they lead to."""
+    found = set()
+    for directory, directories, files in os.walk(root):
+        found |= {os.path.relpath(f"{directory}/{name}", root) for name in (*directories, *files)}
+    return found
 
 
 def held_locks(root: Path) -> list[str]:

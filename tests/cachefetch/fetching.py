@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cachefetch.stage import Stage
     from cachefetch.store import Store
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 def eventually(holds: Callable[[], object]) -> None:

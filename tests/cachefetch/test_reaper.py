@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def until(met: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not met():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.005)

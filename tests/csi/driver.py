@@ -39,7 +39,7 @@ POOL = 3
 POOLED = CONFIG.replace("pool: 0", f"pool: {POOL}")
 
 
-def until(met: Callable[[], Any], seconds: float = 20.0) -> None:
+def until(met: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait until `met` is true; a driver that never gets there is a failure."""
     deadline = time.monotonic() + seconds
     while not met():

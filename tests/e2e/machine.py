@@ -150,7 +150,7 @@ class Machine:
         """Start a process that goes on until it is killed or the machine stops; its pid."""
         process = subprocess.Popen(self.entering(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._processes.append(process)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not (found := children(process.pid)):
             assert process.poll() is None, f"{command[0]} ended at once: see {log.name}"
             assert time.monotonic() < end, f"{command[0]} did not start"
@@ -209,7 +209,7 @@ def _remove_cgroups(name: str) -> None:
 
 def _remove_cgroup(group: Path) -> None:
     """Processes that were killed leave their group a moment later."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while True:
         try:
             group.rmdir()

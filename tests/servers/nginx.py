@@ -81,7 +81,7 @@ class Nginx:
         """
         mark = f"/mark/{next(self._marks)}"
         urllib.request.urlopen(self.url + mark, timeout=10).close()
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while mark not in (text := self.access_log.read_text()):
             assert time.monotonic() < end, f"nginx did not log {mark}"
             time.sleep(0.01)

@@ -271,7 +271,7 @@ class Cluster:
 
     def files(self) -> list[str]:
         """Everything in the disk directory but the nodes' entries; what is deleted gets a moment to go."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while True:
             found = [
                 str(path.relative_to(self.disks)) for path in self.disks.glob("*/*") if path.parent.name != "nodes"
@@ -299,7 +299,7 @@ class Cluster:
 
 def loops_below(directory: Path) -> list[str]:
     """Loop devices whose file is below the directory; the kernel clears one a moment after its last use."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while True:
         found = []
         for file in Path("/sys/block").glob("loop*/loop/backing_file"):
