@@ -37,6 +37,10 @@ class Results:
         data = json.loads(path.read_text())
         return cls(data["tables"], data["machine"])
 
+    def keep(self, names: Iterable[str]) -> None:
+        """Forget all other tables."""
+        self.tables = {name: self.tables[name] for name in names if name in self.tables}
+
     def clear(self, names: Iterable[str]) -> None:
         """Forget these tables: they are measured anew."""
         for name in names:
