@@ -13,6 +13,7 @@ from tests.e2e.goldlink import DRIVER, Goldlink, volume
 from tests.e2e.machine import HOSTNAME
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.e2e.cluster import Cluster
@@ -28,9 +29,11 @@ READ = "cat /mnt/deps/file; ls /mnt"
 
 
 @pytest.fixture(scope="module")
-def second(cluster: Cluster, goldlink: Goldlink) -> Goldlink:
-    """What the second install is to be."""
-    return Goldlink(cluster, goldlink.image, [], release=RELEASE, settings=SETTINGS)
+def second(cluster: Cluster, goldlink: Goldlink) -> Iterator[Goldlink]:
+    """What the second install is to be. It is gone afterwards, whatever became of the tests."""
+    release = Goldlink(cluster, goldlink.image, [], release=RELEASE, settings=SETTINGS)
+    yield release
+    release.helm("uninstall", RELEASE, f"--namespace={RELEASE}", "--ignore-not-found", "--no-hooks", "--wait")
 
 
 @pytest.fixture(scope="module")
