@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +181,7 @@ def _pods(tables: Tables) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("milliseconds from the creation of the pod to the first line of its container")
     axes.set_ylabel("pods that had started")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_title("Start of a pod", loc="left")
     return figure
