@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]+)-[0-9]+|\*)/([0-9]+|\*)")
 _CHUNK = 1 << 20
+_UNSAID = {None, ""}
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -61,6 +62,13 @@ class Origin(msgspec.Struct, frozen=True):
         if self.digest is not None:
             return self.digest == other.digest
         return bool(self.validator) and self.validator == other.validator
+
+    def contradicts(self, part: Origin) -> bool:
+        """Whether what an answer says of a part betrays other bytes: not every server heeds If-Range."""
+        pairs: list[tuple[object, object]] = [(self.size, part.size)]
+        if self.digest is None:  # which would tell, and each mirror may have validators of its own
+            pairs += [(self.etag, part.etag), (self.last_modified, part.last_modified)]
+        return any(ours not in _UNSAID and theirs not in _UNSAID and ours != theirs for ours, theirs in pairs)
 
 
 class Download:
@@ -216,18 +224,20 @@ class Download:
         self._body = web.body(answer)
 
     def _from_middle(self, answer: httpx2.Response) -> None:
-        start, size = _content_range(answer)
+        start, _ = _content_range(answer)
         if start != self._partial.size:
             raise SourceError(f"{redact(self._url)} answers with a range that was not asked for: look at the server")
-        if self.origin and None not in {size, self.origin.size} and size != self.origin.size:
+        if self.origin and self.origin.contradicts(self._said(answer)):
             self._begin_again()
             return
         self._body = web.body(answer)
 
     def _from_end(self, answer: httpx2.Response) -> None:
         """The server has no bytes from there on: the partial file is all, or not of this file."""
-        _, size = _content_range(answer)
-        if size in {None, self._partial.size}:
+        size = whole(answer)
+        if size is None and self.origin:  # it need not say (RFC 9110, 15.5.17), but somebody must have said it
+            size = self.origin.size
+        if size == self._partial.size:
             self._end()
         else:
             self._begin_again()
@@ -274,7 +284,7 @@ class Download:
     def _said(self, answer: httpx2.Response) -> Origin:
         headers = answer.headers
         return Origin(
-            headers.get("ETag", ""), headers.get("Last-Modified", ""), length(answer), self._digest, self._boot
+            headers.get("ETag", ""), headers.get("Last-Modified", ""), whole(answer), self._digest, self._boot
         )
 
 

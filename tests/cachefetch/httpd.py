@@ -23,6 +23,8 @@ class Resource:
     """None: made from the content; empty: none is sent."""
     last_modified: str = ""
     ranges: bool = True
+    if_range: bool = True
+    """Whether it heeds that header."""
     headers: dict[str, str] = field(default_factory=dict)
     redirect: str = ""
     announced: int | None = None
@@ -176,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _start(self, resource: Resource) -> int | None:
         match = re.fullmatch(r"bytes=([0-9]+)-", self.headers.get("Range", ""))
-        condition = self.headers.get("If-Range")
+        condition = self.headers.get("If-Range") if resource.if_range else None
         if not match or not resource.ranges or (condition and condition not in {resource.tag, resource.last_modified}):
             return None
         return int(match[1])

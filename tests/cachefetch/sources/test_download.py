@@ -227,6 +227,26 @@ def test_a_part_of_a_file_of_another_size_is_not_joined(httpd: Httpd, scratch: P
     assert download(httpd, scratch) == CONTENT
 
 
+@pytest.mark.parametrize("validator", ["etag", "last_modified"])
+def test_a_part_of_another_file_is_not_joined_by_a_server_that_knows_no_if_range(
+    httpd: Httpd, scratch: Path, validator: str
+) -> None:
+    def said(day: int) -> dict[str, str]:
+        return {"etag": "", "last_modified": "", validator: f'"{day}"'}
+
+    broken_off(httpd, scratch, **said(1))
+    httpd.serve("/f", CONTENT[::-1], if_range=False, **said(2))
+    assert download(httpd, scratch) == CONTENT[::-1]
+    assert [seen.status for seen in httpd.requests] == [206, 200]
+
+
+def test_a_server_that_has_no_more_bytes_is_believed_only_when_it_has_said_how_many_there_are(
+    httpd: Httpd, scratch: Path
+) -> None:
+    broken_off(httpd, scratch, chunked=True).statuses = [416]
+    assert download(httpd, scratch) == CONTENT
+
+
 def boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
