@@ -122,7 +122,15 @@ class Pool:
             if slot is None:
                 return None
             self._in_volumes[cache, version] += 1
-        (self._place(cache, version) / slot.name).rename(dest)
+        tree = self._place(cache, version) / slot.name
+        try:
+            tree.rename(dest)
+        except OSError:  # a full disk, for example
+            self.lost(cache, version)
+            with self._lock:
+                if tree.is_dir():
+                    self._ready[cache, version].append(slot)
+            raise
         return slot
 
     def give(self, cache: str, version: str, tree: Path, slot: Slot) -> bool:
@@ -138,6 +146,9 @@ class Pool:
                 tree.rename(self._place(cache, version) / slot.name)
             except FileNotFoundError:
                 return False  # the pool's directory went with its version
+            except OSError as error:  # the trash will do, and unpublish is not to be repeated for it
+                _log.warning("pool", extra=fields(cache=cache, error=error))
+                return False
             ready.append(slot)
         return True
 

@@ -147,6 +147,25 @@ def test_what_volumes_have_counts_after_a_restart_too(bench: Bench, filled: str,
     assert bench.ready(filled) == 3
 
 
+def test_a_tree_that_cannot_be_taken_stays_ready(bench: Bench, filled: str, tmp_path: Path) -> None:
+    """A full disk may refuse the rename; the pool must not shrink with every try."""
+    with pytest.raises(FileNotFoundError):
+        bench.pool.take(CACHE, filled, tmp_path / "absent" / "tree")
+    assert bench.ready(filled) == 3
+    for number in range(3):
+        assert bench.pool.take(CACHE, filled, tmp_path / str(number))
+
+
+def test_a_tree_that_cannot_come_back_is_the_callers(bench: Bench, filled: str, tmp_path: Path) -> None:
+    """Unpublish must not fail for it, and a repeated one not count it twice."""
+    slot = bench.pool.take(CACHE, filled, tmp_path / "tree")
+    assert slot is not None
+    blocker = bench.place(filled) / slot.name
+    blocker.write_bytes(b"")
+    assert not bench.pool.give(CACHE, filled, tmp_path / "tree", slot)
+    assert (tmp_path / "tree").is_dir()
+
+
 def test_no_tree_goes_to_two_takers(bench: Bench, filled: str, tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as threads:
         taken = list(threads.map(lambda number: bench.pool.take(CACHE, filled, tmp_path / str(number)), range(16)))
