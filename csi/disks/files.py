@@ -65,7 +65,8 @@ class DiskFiles:
                 place.mkdir(mode=0o700, exist_ok=True)
                 owner = root.stat()
                 if os.geteuid() == 0 and owner.st_uid != 0:
-                    os.chown(place, owner.st_uid, owner.st_gid)
+                    # Not what a symlink points to: who owns the directory could have that given to them, too.
+                    os.chown(place, owner.st_uid, owner.st_gid, follow_symlinks=False)
                 _check_access(place)
         except PermissionError as error:
             raise Precondition(

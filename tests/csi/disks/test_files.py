@@ -185,6 +185,18 @@ def test_what_was_given_away_is_not_taken_back_for_root(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
+def test_nothing_outside_is_given_to_the_owner(tmp_path: Path) -> None:
+    """Who owns the directory may put a symlink into it, and nodes run as root."""
+    root, outside = tmp_path / "shared", tmp_path / "outside"
+    for place in (root, outside):
+        place.mkdir()
+    os.chown(root, 1000, 1001)
+    (root / "trash").symlink_to(outside)
+    DiskFiles.open(root)
+    assert outside.stat().st_uid == 0
+
+
+@pytest.mark.root
 def test_directory_of_somebody_else_is_refused_with_the_remedy() -> None:
     with tempfile.TemporaryDirectory() as outside:  # everybody may look into it, other than below pytest's own
         Path(outside).chmod(0o755)

@@ -13,7 +13,7 @@ it to the same user (csi/disks/files.py).
     - -ceu
     - |
       [ "$(stat -c %u "$1")" = {{ $user }} ] || chown {{ $user }} "$1"
-      find "$1" -mindepth 1 -maxdepth 1 -type d ! -user {{ $user }} -exec chown {{ $user }} {} +
+      find "$1" -mindepth 1 -maxdepth 1 -type d ! -user {{ $user }} -exec chown -h {{ $user }} {} +
     - own-disks
     - /var/lib/goldlink-disks
   securityContext:
