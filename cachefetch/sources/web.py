@@ -121,16 +121,22 @@ def make_client(*, ca: str | None = None, auth: httpx2.Auth | None = None) -> ht
     `ca` is a PEM file of authorities that are trusted besides the system's.
 
     Raises:
-        ConfigError: the file cannot be used.
+        ConfigError: the file cannot be used, or the proxy that the environment names.
     """
-    return httpx2.Client(
-        verify=_trust(ca) if ca else True,
-        auth=auth,
-        timeout=_TIMEOUT,
-        follow_redirects=True,
-        max_redirects=_REDIRECTS_MAX,
-        headers={"User-Agent": f"goldlink/{__version__}", "Accept-Encoding": "identity"},
-    )
+    try:
+        return httpx2.Client(
+            verify=_trust(ca) if ca else True,
+            auth=auth,
+            timeout=_TIMEOUT,
+            follow_redirects=True,
+            max_redirects=_REDIRECTS_MAX,
+            headers={"User-Agent": f"goldlink/{__version__}", "Accept-Encoding": "identity"},
+        )
+    except (httpx2.InvalidURL, ValueError):  # quotes what it cannot read, perhaps a password
+        raise ConfigError(
+            "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no URL of a proxy: write 'http://host:port', and a login in it "
+            "percent-encoded"
+        ) from None
 
 
 def _trust(ca: str) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -173,6 +174,14 @@ def test_a_file_that_has_no_authorities_is_a_mistake_of_the_configuration(
         (tmp_path / "ca.pem").write_bytes(content)
     with pytest.raises(ConfigError, match=r"ca\.pem cannot be used"):
         make_client(ca=str(tmp_path / "ca.pem"))
+
+
+@pytest.mark.parametrize("proxy", ["http://user:s3cret/x@proxy:8080", "smtp://user:s3cret@proxy"])
+def test_a_proxy_that_cannot_be_used_is_named_without_its_login(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    with pytest.raises(ConfigError, match="percent-encoded") as caught:
+        make_client()
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_redirect_from_https_to_http_is_refused(
