@@ -3,8 +3,8 @@
 Refuses while volumes are mounted, names them, and looks again; done, it makes the file that the readiness probe wants.
 """
 
-import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,7 +34,8 @@ def clean(state_dir: Path) -> None:
     """Remove goldlink's files."""
     for entry in state_dir.iterdir():
         if entry.name in PARTS and entry.is_dir():
-            shutil.rmtree(entry)
+            # Not rmtree, which pods could stop by directories that are nested deeper than Python recurses.
+            subprocess.run(["rm", "-rf", "--one-file-system", entry], check=True)
         elif entry.name.startswith("index."):
             entry.unlink()
 
