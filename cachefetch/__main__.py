@@ -166,7 +166,7 @@ def _serve(args: argparse.Namespace, store: Store, cluster: tuple[ApiServer, Pla
 
         api, place = cluster
         running.callback(api.close)
-        reporter = Reporter(api, place, store, fetches, waiting)
+        reporter = Reporter(api, place, store, fetches, waiting)  # from here on selectors count: nothing is fetched yet
         running.callback(reporter.stop)
         reporter.start()
     fetcher.start()
@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--metrics-address", metavar="HOST:PORT", help="serve /metrics and /healthz (default: off)")
 
-    run.add_argument("--node-id", metavar="ID", help="tell the cluster, as this node, what is here (default: do not)")
+    run.add_argument("--node-id", metavar="ID", help="be this node of the cluster: tell what is here (default: none)")
 
     refresh = _command(commands, "refresh", _refresh, "fetch what changed, once", "node-modules")
     refresh.add_argument("cache", nargs="*", metavar="CACHE", help="cache to refresh; none: all that are declared")

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from cachefetch.errors import UnknownVersion
 from cachefetch.model import short_id
+from cachefetch.work import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cachefetch.fetches import Fetches
-    from cachefetch.work import Ended, Status
+    from cachefetch.work import Status
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def ensure(fetches: Fetches, name: str, version: str) -> Iterator[Status | Arriv
 def refresh(fetches: Fetches, targets: Mapping[str, str]) -> Iterator[tuple[str, Status | Ended]]:
     """Look at the sources of the caches anew; how far each is, and how it ended.
 
-    `targets` are names with the `fetches.declaration` that who asks knows; empty: any.
+    `targets` are names with the `fetches.declaration` that who asks knows; empty: any. Those that this node does
+    not hold end at once.
 
     Raises:
         UnknownCache: one is not declared.
@@ -60,8 +62,12 @@ def refresh(fetches: Fetches, targets: Mapping[str, str]) -> Iterator[tuple[str,
     """
     for name, known in targets.items():
         fetches.noticed(name, known)
-    before = {name: fetches.find(name, "") for name in targets}
-    tickets = fetches.hurry(targets)
+    unheld = {name: reason for name, reason in fetches.unheld.items() if name in targets}
+    for name, reason in unheld.items():
+        yield name, Ended(0.0, error=reason)
+    held = [name for name in targets if name not in unheld]
+    before = {name: fetches.find(name, "") for name in held}
+    tickets = fetches.hurry(held)
     while tickets:
         changes = fetches.changes
         for name, ticket in list(tickets.items()):

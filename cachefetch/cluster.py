@@ -69,6 +69,14 @@ class Api(Protocol):
         """
         ...
 
+    def labels(self, path: str) -> dict[str, str]:
+        """The labels of the object.
+
+        Raises:
+            ApiError: that failed.
+        """
+        ...
+
 
 class ApiServer:
     """The API server at an address."""
@@ -123,6 +131,11 @@ class ApiServer:
         """See `Api`."""
         found = self._call("GET", path, params={"labelSelector": selector})
         return [item["metadata"]["name"] for item in found["items"]]
+
+    def labels(self, path: str) -> dict[str, str]:
+        """See `Api`. An object without labels has no such field."""
+        found: dict[str, str] = self._call("GET", path)["metadata"].get("labels", {})
+        return found
 
     def _call(self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any) -> Any:
         try:

@@ -203,7 +203,7 @@ class Cache(Strict, frozen=True):
     """Most link trees of the version that new volumes get, ready and in volumes; other volumes show the golden tree."""
     prefetch: Prefetch = Prefetch.ALWAYS
     node_selector: dict[str, str] = msgspec.field(default_factory=dict)
-    """In a cluster: labels of the nodes that hold the cache; empty: all."""
+    """In a cluster (`cachefetch run --node-id`): labels of the nodes that hold the cache, see `nodes`; empty: all."""
     max_bytes: Size | None = None
     """The most that one version may hold; None: as much as there is room for."""
 

@@ -13,19 +13,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cachefetch.errors import Code, GoldlinkError, Precondition, UnknownCache, UnknownVersion
+from cachefetch import nodes
+from cachefetch.errors import Code, GoldlinkError, NotReady, Precondition, UnknownCache, UnknownVersion
 from cachefetch.journal import Failure
 from cachefetch.model import short_id
 from cachefetch.refresh import identify
 from cachefetch.schedule import BACKOFF_MOST, Timetable
 from cachefetch.terminal import Meter
-from cachefetch.work import Work, status
+from cachefetch.work import Work, status, unheld_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from cachefetch.config import Cache
     from cachefetch.journal import Journal
+    from cachefetch.nodes import Node
     from cachefetch.store import Store
     from cachefetch.work import Ended, Status
 
@@ -74,7 +76,10 @@ class Fetches:
         self._timetable = Timetable(draw)
         self._changed = threading.Condition()
         self._changes = 0
-        self._declared: dict[str, Cache] = {}
+        self._caches: tuple[Cache, ...] = ()
+        self._node: Node | None = None
+        self._declared: dict[str, Cache] = {}  # those that this node holds
+        self._unheld: dict[str, str] = {}  # why it does not hold the others
         self._works: dict[str, Work] = {}
         self._failures = journal.read()
         self._closed = False
@@ -84,16 +89,15 @@ class Fetches:
     def declare(self, caches: Sequence[Cache]) -> None:
         """These and no other caches there are from now on."""
         with self._changed:
-            fresh = [cache for cache in caches if self._declared.get(cache.name) != cache]
-            now = self._clock()
-            self._timetable.declare(caches, self._has_version, now)
-            before = self._declared
-            self._declared = {cache.name: cache for cache in caches}
-            self._works = {name: self._works.get(name) or Work() for name in self._declared}
-            for cache in fresh:
-                if cache.name not in before:
-                    self._resume(cache, now)
-            self._notify()
+            self._caches = tuple(caches)
+            self._hold()
+
+    def locate(self, node: Node) -> None:
+        """The node is this one, and holds what its labels select from now on; before there was no cluster."""
+        with self._changed:
+            if node != self._node:
+                self._node = node
+                self._hold()
 
     def next(self, most: int) -> Cache | None:
         """Wait until a cache is due and fewer than `most` run; it runs from now on. None: the daemon ends."""
@@ -165,6 +169,11 @@ class Fetches:
             self._notify()
 
     @property
+    def unheld(self) -> Mapping[str, str]:
+        """The declared caches that this node does not hold, and why."""
+        return self._unheld
+
+    @property
     def closed(self) -> bool:
         """Whether the daemon ends."""
         return self._closed
@@ -200,13 +209,14 @@ class Fetches:
         """
         with self._changed:
             self._check_open()
-            return [self._status(name) for name in self._declared]
+            return [self._status(cache.name) for cache in self._caches]
 
     def look(self, name: str, ticket: int) -> tuple[Status, Ended | None]:
         """How it is with the cache, and how the refresh of this number or a later one ended, if it did.
 
         Raises:
             UnknownCache: it is not declared.
+            Precondition: this node does not hold it; NotReady: its labels are not known yet.
             Stopping: the daemon ends.
         """
         with self._changed:
@@ -217,6 +227,8 @@ class Fetches:
     def noticed(self, name: str, known: str) -> None:
         """Return when the cache is declared here as who asks knows it: the configuration is followed by looking.
 
+        How one that this node does not hold is declared makes no difference.
+
         Raises:
             UnknownCache: it is not declared.
             Precondition: it is declared in another way than `known` says; empty: any.
@@ -224,7 +236,7 @@ class Fetches:
 
         def holds() -> bool:
             cache = self._declared.get(name)
-            return self._closed or (cache is not None and known in {"", declaration(cache)})
+            return self._closed or name in self._unheld or (cache is not None and known in {"", declaration(cache)})
 
         with self._changed:
             if not self._changed.wait_for(holds, _NOTICE):
@@ -241,6 +253,7 @@ class Fetches:
 
         Raises:
             UnknownCache: the cache is not declared.
+            Precondition: this node does not hold it; NotReady: its labels are not known yet.
             UnknownVersion: nothing but its administrator moves the cache.
         """
         with self._changed:
@@ -262,6 +275,7 @@ class Fetches:
 
         Raises:
             UnknownCache: one is not declared.
+            Precondition: this node does not hold one; NotReady: its labels are not known yet.
         """
         with self._changed:
             tickets = {name: self._work(name).ticket(join=False) for name in names}
@@ -271,6 +285,20 @@ class Fetches:
             return tickets
 
     # Behind the lock
+
+    def _hold(self) -> None:
+        """Work out anew what this node holds of what is declared. What did not change keeps its time."""
+        reasons = {cache.name: nodes.unheld(cache, self._node) for cache in self._caches}
+        self._unheld = {name: reason for name, reason in reasons.items() if reason}
+        held = [cache for cache in self._caches if cache.name not in self._unheld]
+        now, before = self._clock(), self._declared
+        self._timetable.declare(held, self._has_version, now)
+        self._declared = {cache.name: cache for cache in held}
+        self._works = {name: self._works.get(name) or Work() for name in self._declared}
+        for cache in held:
+            if cache.name not in before:
+                self._resume(cache, now)
+        self._notify()
 
     def _resume(self, cache: Cache, now: float) -> None:
         failure = self._failures.get(cache.name)
@@ -291,13 +319,18 @@ class Fetches:
     def _work(self, name: str) -> Work:
         work = self._works.get(name)
         if work is None:
+            if reason := self._unheld.get(name):
+                unknown = self._node is not None and self._node.labels is None
+                raise NotReady(reason) if unknown else Precondition(reason)
             known = ", ".join(self._declared) or "none"
             raise UnknownCache(f"the fetcher knows no cache {name!r}: declared are {known}")
         return work
 
     def _status(self, name: str) -> Status:
-        look = self._timetable.look(name)
-        return status(name, self._works[name], look, self._store.current(name) or "", self._clock())
+        current = self._store.current(name) or ""
+        if reason := self._unheld.get(name):
+            return unheld_status(name, current, reason)
+        return status(name, self._works[name], self._timetable.look(name), current, self._clock())
 
     def _check_open(self) -> None:
         if self._closed:

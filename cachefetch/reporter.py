@@ -1,6 +1,7 @@
 """Tells the cluster what is on this node: a thread that looks, compares with what it has told, and tells the rest.
 
-Nothing depends on it. When the API server is away, what is new is told later; when it refuses, the log says so.
+Nothing depends on what it tells. When the API server is away, that is told later; when it refuses, the log says so. One
+thing is read: the node's labels, which decide what it holds. Those that were read last stay in force.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from cachefetch.cluster import ApiError
 from cachefetch.errors import DataError, GoldlinkError, UnknownVersion
 from cachefetch.fetches import Stopping
 from cachefetch.logs import fields
+from cachefetch.nodes import Node
 from cachefetch.reports import Told
 from cachefetch.work import State
 
@@ -36,6 +38,8 @@ _LOOK = 1.0
 """Seconds between two looks at pods."""
 _CACHES = 10.0
 """Seconds between two looks at caches: a thousand nodes that fetch are a hundred calls a second, as kubelets make."""
+_LABELS = 60.0
+"""Seconds between two looks at the labels of the node."""
 _COMPARE = 300.0
 """Seconds between two comparisons with what the API server really has."""
 _PAUSE = 30.0
@@ -194,6 +198,25 @@ class NodeCaches:
         return [reports.node_cache(self._place, list(rows), statuses.get(cache)) for cache, rows in by_cache]
 
 
+class NodeLabels:
+    """The labels of this node."""
+
+    def __init__(self, api: Api, place: Place, fetches: Fetches) -> None:
+        """Ask `api`, and tell `fetches`, which knows no labels until then."""
+        self._api = api
+        self._place = place
+        self._fetches = fetches
+        fetches.locate(Node(place.node))
+
+    def look(self) -> None:
+        """Take the labels as they are now.
+
+        Raises:
+            ApiError: that failed; those known stay in force.
+        """
+        self._fetches.locate(Node(self._place.node, self._api.labels(reports.node_path(self._place))))
+
+
 @dataclass
 class _Job:
     """Something that is done again and again."""
@@ -210,8 +233,11 @@ class Reporter:
 
     def __init__(self, api: Api, place: Place, store: Store, fetches: Fetches, waiting: Waiting) -> None:
         """Tell `api` of what `store` has, what `fetches` does, and who is `waiting`."""
-        events = PodEvents(api, place, store, fetches, waiting)
-        self._jobs = [_Job(_LOOK, events.look), _Job(_CACHES, NodeCaches(api, place, store, fetches).look)]
+        self._jobs = [
+            _Job(_LABELS, NodeLabels(api, place, fetches).look),
+            _Job(_LOOK, PodEvents(api, place, store, fetches, waiting).look),
+            _Job(_CACHES, NodeCaches(api, place, store, fetches).look),
+        ]
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
 

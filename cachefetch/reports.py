@@ -53,6 +53,11 @@ def caches_path(place: Place, name: str = "") -> str:
     return f"/apis/{GROUP}/{VERSION}/namespaces/{place.pod.namespace}/nodecaches" + (f"/{name}" if name else "")
 
 
+def node_path(place: Place) -> str:
+    """Where the node itself is."""
+    return f"/api/v1/nodes/{place.node}"
+
+
 def event_path(event: dict[str, Any]) -> str:
     """Where an event is."""
     meta = event["metadata"]
@@ -126,8 +131,8 @@ def _doing(status: Status | None, current: Version | None) -> dict[str, str]:
             "state": "Undeclared",
             "message": "it is not declared any more: versions stay while volumes use them",
         }
-    if status.state is State.FETCHING:
-        return {"state": "Fetching", "message": status.text}
+    if status.state in {State.FETCHING, State.UNHELD}:
+        return {"state": status.state.capitalize(), "message": status.text}
     if status.error:
         return {"state": "Failing", "message": status.error}
     if current is not None:

@@ -32,6 +32,8 @@ class State(StrEnum):
     """A new version is fetched."""
     FAILED = "failed"
     """The last try failed; it waits for the next one."""
+    UNHELD = "unheld"
+    """Its `nodeSelector` keeps it from this node."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,11 @@ def status(cache: str, work: Work, look: Look, current: str, now: float) -> Stat
         failures=look.failures,
         text=_text(state, meter, next_in, work.error),
     )
+
+
+def unheld_status(cache: str, current: str, reason: str) -> Status:
+    """A cache that this node does not hold, and why; `current` is left from when it did."""
+    return Status(cache, State.UNHELD, current, 0, None, None, "", 0, reason)
 
 
 def _state(work: Work, look: Look, now: float) -> State:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from cachefetch.errors import Busy, InvalidRequest, NotReady, UnknownVersion
+from cachefetch.errors import Busy, InvalidRequest, NotReady, Precondition, UnknownVersion
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
 from cachefetch.rpc import served
 from csi.arrivals import explain, patience
@@ -66,6 +66,7 @@ class FetchArrivals:
             NotReady: it did not come in time; says how far it is.
             Busy: too many wait, or the driver stops.
             UnknownVersion: the source has another version by now.
+            Precondition: this node does not hold the cache.
         """
         request = fetch_pb2.EnsureRequest(cache=cache, version=version)
         if pod is not None:
@@ -163,12 +164,15 @@ class _Wait:
         Raises:
             UnknownVersion: the source has another version by now, or the fetcher knows no such cache.
             InvalidRequest: the fetcher takes the names for malformed.
+            Precondition: this node does not hold the cache; kubelet tries again, and labels may have changed by then.
         """
         text = error.details() or ""
         if error.code() is grpc.StatusCode.NOT_FOUND:
             raise UnknownVersion(text) from error
         if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             raise InvalidRequest(text) from error
+        if error.code() is grpc.StatusCode.FAILED_PRECONDITION:
+            raise Precondition(text) from error
         if error.code() not in _PASSING:
             self.news = f"({text})"
 

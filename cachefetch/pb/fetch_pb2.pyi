@@ -38,6 +38,8 @@ class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_State.ValueType
     """A new version is fetched."""
     STATE_FAILED: _State.ValueType  # 5
     """The last try failed; it waits for the next one."""
+    STATE_UNHELD: _State.ValueType  # 6
+    """Its nodeSelector keeps it from this node."""
 
 class State(_State, metaclass=_StateEnumTypeWrapper): ...
 
@@ -52,6 +54,8 @@ STATE_FETCHING: State.ValueType  # 4
 """A new version is fetched."""
 STATE_FAILED: State.ValueType  # 5
 """The last try failed; it waits for the next one."""
+STATE_UNHELD: State.ValueType  # 6
+"""Its nodeSelector keeps it from this node."""
 Global___State: _TypeAlias = State  # noqa: Y015
 
 @_typing.final

@@ -7,12 +7,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from cachefetch import asking
 from cachefetch.asking import Arrived
 from cachefetch.config import Prefetch
-from cachefetch.errors import UnknownCache, UnknownVersion
+from cachefetch.errors import Precondition, UnknownCache, UnknownVersion
 from cachefetch.fetches import Stopping
+from cachefetch.nodes import Node
 from cachefetch.work import Ended, State, Status
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 from tests.cachefetch.fetching import PATIENCE, Stuck, at_work, cache, eventually, running
@@ -137,6 +139,27 @@ def test_a_cache_that_is_withdrawn_while_somebody_waits_is_unknown(store: Store)
         with pytest.raises(UnknownCache):
             list(news)
         stuck.let_go.set()
+
+
+def test_a_cache_that_the_node_ceases_to_hold_while_somebody_waits_is_refused(store: Store) -> None:
+    stuck = Stuck()
+    with running(store, {CACHE: stuck}, replace(cache(), node_selector={"disk": "ssd"})) as fetcher:
+        news = asking.ensure(fetcher.fetches, CACHE, "")
+        next(news)
+        fetcher.fetches.locate(Node("node-1", {}))
+        with pytest.raises(Precondition, match="node 'node-1' has not disk=ssd"):
+            list(news)
+        stuck.let_go.set()
+
+
+def test_a_refresh_of_all_is_none_of_what_the_node_does_not_hold_and_says_so(store: Store) -> None:
+    elsewhere = replace(cache("elsewhere"), node_selector={"disk": "ssd"})
+    with running(store, {CACHE: MemorySource([File(b"a")])}, cache(interval=None)) as fetcher:
+        fetcher.fetches.locate(Node("node-1", {}))
+        fetcher.declare(elsewhere, cache(interval=None))
+        result = ended(asking.refresh(fetcher.fetches, {"elsewhere": "", CACHE: ""}))
+    assert "node 'node-1' has not disk=ssd" in result["elsewhere"].error
+    assert result[CACHE].refreshed
 
 
 def test_the_end_is_told_to_everybody_who_waits(store: Store) -> None:

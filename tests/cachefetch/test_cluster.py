@@ -84,6 +84,15 @@ def test_names_are_those_with_the_labels(api: ApiServer, answers: Answers) -> No
     assert answers.asked[0][1] == "/things?labelSelector=x%3Dy"
 
 
+@pytest.mark.parametrize(
+    ("body", "labels"), [(b'{"metadata": {"labels": {"disk": "ssd"}}}', {"disk": "ssd"}), (b'{"metadata": {}}', {})]
+)
+def test_labels_are_those_of_the_object(api: ApiServer, answers: Answers, body: bytes, labels: dict[str, str]) -> None:
+    answers.body = body
+    assert api.labels("/api/v1/nodes/node-1") == labels
+    assert answers.asked[0][:2] == ("GET", "/api/v1/nodes/node-1")
+
+
 def test_what_is_gone_already_is_deleted(api: ApiServer, answers: Answers) -> None:
     answers.status = 404
     api.delete(PATH)

@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from cachefetch.errors import Precondition, UnknownCache, UnknownVersion
+from cachefetch.errors import NotReady, Precondition, UnknownCache, UnknownVersion
 from cachefetch.fetches import Fetches, Stopping, declaration
 from cachefetch.journal import Failure, Journal
+from cachefetch.nodes import Node
 from cachefetch.refresh import identify
 from cachefetch.work import Ended, State
 from tests.cachefetch.fakes import CACHE, File, publish
@@ -152,6 +154,72 @@ def test_what_ends_after_its_cache_was_withdrawn_is_forgotten(store: Store) -> N
     made.declare([cache()])
     [status] = made.statuses()
     assert (status.state, status.failures, status.error) == (State.QUEUED, 0, "")
+
+
+# The node
+
+SSD = replace(cache("ssd"), node_selector={"disk": "ssd"})
+MATCHING, OTHER, UNLABELLED = Node("node-1", {"disk": "ssd"}), Node("node-1", {"disk": "hdd"}), Node("node-1")
+
+
+def states(made: Fetches) -> dict[str, State]:
+    return {status.cache: status.state for status in made.statuses()}
+
+
+def test_without_a_cluster_selectors_are_ignored(store: Store) -> None:
+    assert states(fetches(store, SSD)) == {"ssd": State.QUEUED}
+
+
+@pytest.mark.parametrize(("node", "error"), [(OTHER, Precondition), (UNLABELLED, NotReady)])
+def test_what_the_node_does_not_hold_is_not_fetched_and_whoever_asks_hears_why(
+    store: Store, node: Node, error: type[Exception]
+) -> None:
+    made = fetches(store, SSD, cache())
+    made.locate(node)
+    assert states(made) == {"ssd": State.UNHELD, CACHE: State.QUEUED}
+    assert made.statuses()[0].text == made.unheld["ssd"]
+    assert begin(made).name == CACHE
+    made.noticed("ssd", "")
+    for ask in (lambda: made.demand("ssd", ""), lambda: made.look("ssd", 1), lambda: made.hurry(["ssd"])):
+        with pytest.raises(error, match="cache 'ssd' is for nodes with disk=ssd"):
+            ask()
+
+
+def test_a_label_that_comes_has_the_cache_fetched_and_one_that_goes_ends_that(store: Store) -> None:
+    made = fetches(store, SSD)
+    for node, state in ((UNLABELLED, State.UNHELD), (MATCHING, State.QUEUED), (OTHER, State.UNHELD)):
+        made.locate(node)
+        assert states(made) == {"ssd": state}
+    made.declare([SSD, cache()])
+    assert states(made) == {"ssd": State.UNHELD, CACHE: State.QUEUED}
+    made.locate(MATCHING)
+    assert begin(made).name in {"ssd", CACHE}
+
+
+def test_the_same_labels_again_change_nothing(store: Store) -> None:
+    made = fetches(store, SSD)
+    made.locate(MATCHING)
+    changes = made.changes
+    made.locate(Node("node-1", {"disk": "ssd"}))
+    assert made.changes == changes
+
+
+def test_versions_of_a_cache_that_the_node_held_before_stay(store: Store) -> None:
+    version = publish(store, [File(b"a")], "ssd")
+    made = fetches(store, SSD)
+    made.locate(OTHER)
+    assert made.statuses()[0].current == version.id
+    assert made.find("ssd", "") == version.id
+
+
+def test_a_back_off_survives_that_the_labels_are_not_known_at_first(store: Store) -> None:
+    made = fetches(store, SSD)
+    made.failed(begin(made), BAD)
+    made = fetches(store, SSD)
+    made.locate(UNLABELLED)
+    made.locate(MATCHING)
+    [status] = made.statuses()
+    assert (status.state, status.failures) == (State.FAILED, 1)
 
 
 def test_progress_is_seen_while_it_runs_and_gone_afterwards(store: Store) -> None:

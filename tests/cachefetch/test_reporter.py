@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from cachefetch.cluster import ApiError
 from cachefetch.records import VolumeRecord
-from cachefetch.reporter import NodeCaches, PodEvents, Reporter
+from cachefetch.reporter import NodeCaches, NodeLabels, PodEvents, Reporter
 from cachefetch.reports import Place
 from cachefetch.waiting import Pod
+from cachefetch.work import State
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 from tests.cachefetch.fetching import Fetcher, Stuck, cache, eventually, running
 
@@ -35,6 +37,8 @@ class FakeApi:
     failure: ApiError | None = None
     refused: str = ""
     """Of a path that the server does not take."""
+    node: dict[str, str] = field(default_factory=dict)
+    """The labels of `PLACE`'s node, the only one."""
 
     def apply(self, path: str, thing: Mapping[str, Any]) -> None:
         self.applied += 1
@@ -52,6 +56,11 @@ class FakeApi:
         key, _, value = selector.partition("=")
         found = {at: thing for at, thing in self.objects.items() if at.startswith(path)}
         return [at.rpartition("/")[2] for at, thing in found.items() if thing["metadata"]["labels"].get(key) == value]
+
+    def labels(self, path: str) -> dict[str, str]:
+        self._check()
+        assert path == f"/api/v1/nodes/{PLACE.node}"
+        return dict(self.node)
 
     def _check(self) -> None:
         if self.failure:
@@ -296,6 +305,38 @@ def test_a_wait_that_says_nothing_new_is_not_told_again(
     assert api.applied == 1
 
 
+# The node
+
+SSD = replace(cache("ssd", interval=None), node_selector={"disk": "ssd"})
+
+
+def test_labels_decide_what_is_held_and_the_last_known_ones_stay(
+    api: FakeApi, caches: NodeCaches, fetcher: Fetcher
+) -> None:
+    fetcher.declare(SSD, cache(interval=None))
+
+    def ssd() -> tuple[str, str]:
+        caches.look()
+        [found] = [thing for thing in told(api) if thing["cache"] == "ssd"]
+        return found["state"], found["message"]
+
+    labels = NodeLabels(api, PLACE, fetcher.fetches)
+    assert fetcher.fetches.statuses()[0].state is State.UNHELD, "before anything can have been fetched"
+    assert ssd()[0] == "Unheld"
+    assert "has not told the labels" in ssd()[1]
+    labels.look()
+    assert "node 'node-1' has not disk=ssd" in ssd()[1]
+    api.node = {"disk": "ssd"}
+    labels.look()
+    assert ssd()[0] == "Fetching"
+    api.failure = ApiError("away")
+    with pytest.raises(ApiError, match="away"):
+        labels.look()
+    api.failure = None
+    assert ssd()[0] == "Fetching"
+    assert [status.state for status in fetcher.fetches.statuses()] == [State.QUEUED] * 2
+
+
 # The thread
 
 
@@ -317,9 +358,22 @@ def test_the_thread_tells_of_caches_and_pods(api: FakeApi, reporting: Fetcher) -
 
 
 @pytest.mark.slow
+def test_the_thread_takes_the_labels_of_the_node(api: FakeApi, store: Store) -> None:
+    api.node = {"disk": "ssd"}
+    with running(store, {"ssd": MemorySource([File(b"a")])}) as fetcher:
+        reporter = Reporter(api, PLACE, store, fetcher.fetches, fetcher.waiting)
+        fetcher.declare(SSD)
+        assert fetcher.fetches.unheld
+        reporter.start()
+        eventually(lambda: store.current("ssd"))
+        reporter.stop()
+
+
+@pytest.mark.slow
 def test_a_failure_is_logged_once_and_the_fetcher_goes_on(
     api: FakeApi, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Once for each thing that fails: the labels, and the caches."""
     api.failure = ApiError("away")
     with running(store, {CACHE: MemorySource([File(b"a")])}, cache()) as fetcher:
         reporter = Reporter(api, PLACE, store, fetcher.fetches, fetcher.waiting)
@@ -328,4 +382,4 @@ def test_a_failure_is_logged_once_and_the_fetcher_goes_on(
                 assert reporter._do(job) == (job.run.__qualname__ == "PodEvents.look")
         eventually(lambda: store.current(CACHE))
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert [record.message for record in warnings] == ["cluster_not_told"]
+    assert [record.message for record in warnings] == ["cluster_not_told"] * 2

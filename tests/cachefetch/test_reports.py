@@ -73,6 +73,8 @@ def test_the_report_of_a_cache_ends_with_its_pod_and_is_found_by_it() -> None:
         (ROW, replace(IDLE, state=State.FETCHING, text="fetching 1 MiB"), "Fetching", "fetching 1 MiB"),
         (ROW, replace(IDLE, state=State.FAILED, error="no route", text="…; next in 3 s"), "Failing", "no route"),
         (EMPTY, replace(IDLE, state=State.QUEUED, text="it waits for its turn"), "Fetching", "it waits for its turn"),
+        (EMPTY, replace(IDLE, state=State.UNHELD, text="no label"), "Unheld", "no label"),
+        (ROW, replace(IDLE, state=State.UNHELD, text="no label"), "Unheld", "no label"),
         (EMPTY, IDLE, "Empty", "it is fetched when the first volume asks for it"),
         (ROW, None, "Undeclared", "it is not declared any more: versions stay while volumes use them"),
     ],

@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
-from cachefetch.errors import Busy, Code, InvalidRequest, NotReady, SourceError, UnknownVersion
+from cachefetch.errors import Busy, Code, InvalidRequest, NotReady, Precondition, SourceError, UnknownVersion
+from cachefetch.nodes import Node
 from cachefetch.rpc import fetch_socket
 from csi.fetch_client import FetchArrivals
 from csi.requests import Pod
@@ -169,6 +171,23 @@ def test_a_cache_that_the_fetcher_does_not_know_is_not_found(store: Store) -> No
         pytest.raises(UnknownVersion, match="no cache 'deps': declared are none"),
     ):
         wait(store)
+
+
+def test_a_cache_that_this_node_does_not_hold_is_refused_at_once(store: Store) -> None:
+    with running(store, {}, replace(cache(interval=None), node_selector={"disk": "ssd"}), serve=True) as fetcher:
+        fetcher.fetches.locate(Node("node-1", {}))
+        with pytest.raises(Precondition, match="is for nodes with disk=ssd, and node 'node-1' has not disk=ssd"):
+            wait(store, seconds=PATIENCE * 10)
+
+
+def test_a_cache_is_waited_for_until_the_labels_of_the_node_are_known(store: Store) -> None:
+    selective = replace(cache(interval=None), node_selector={"disk": "ssd"})
+    with running(store, {CACHE: MemorySource([File(b"a")])}, serve=True) as fetcher, ThreadPoolExecutor(1) as pool:
+        fetcher.fetches.locate(Node("node-1"))
+        fetcher.declare(selective)
+        result = pool.submit(wait, store)
+        fetcher.fetches.locate(Node("node-1", {"disk": "ssd"}))
+        assert result.result(PATIENCE) == store.current(CACHE)
 
 
 def test_a_malformed_version_is_refused(store: Store) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from tests.e2e import pods
 from tests.e2e.goldlink import DRIVER, STATE, private, read_only_policy, volume
+from tests.e2e.machine import HOSTNAME
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.e2e.cluster import Cluster
     from tests.e2e.goldlink import Goldlink
 
@@ -165,6 +168,36 @@ def test_a_pod_that_comes_before_its_cache_starts_when_it_is_fetched(
     (status,) = cluster.get("pod", "early", namespace)["status"]["containerStatuses"]
     started = datetime.fromisoformat(status["state"]["running"]["startedAt"])
     assert started - published(goldlink, "late") < 10 * START
+
+
+@pytest.fixture
+def unlabelled(cluster: Cluster) -> Iterator[None]:
+    """The node has the label only while the test gives it."""
+    yield
+    cluster.kubectl("label", "node", HOSTNAME, "disk-")
+
+
+def test_a_cache_is_on_nodes_that_its_selector_matches_only(
+    cluster: Cluster, goldlink: Goldlink, namespace: str, unlabelled: None
+) -> None:
+    """A pod elsewhere hears why, and a label is enough to change it."""
+    goldlink.declare({**goldlink.source("fast", {"file": "there\n"}), "nodeSelector": {"disk": "ssd"}}, wait=False)
+
+    def told() -> tuple[str, str]:
+        found = cluster.get("nodecaches", namespace=goldlink.release)["items"]
+        return next(((one["state"], one["message"]) for one in found if one["cache"] == "fast"), ("", ""))
+
+    cluster.wait("the report", lambda: told()[0] == "Unheld", 180)
+    refusal = f"cache 'fast' is for nodes with disk=ssd, and node '{HOSTNAME}' has not disk=ssd"
+    assert refusal in told()[1]
+    cluster.apply(pods.pod("elsewhere", namespace, volumes={"fast": volume("fast")}))
+    cluster.wait("the refusal", lambda: refusal in pods.messages(cluster, namespace, "elsewhere"), 180)
+    assert goldlink.current("fast") is None
+    cluster.kubectl("label", "node", HOSTNAME, "disk=ssd")
+    cluster.wait("the cache", lambda: told()[0] == "Ready", 180)
+    cluster.apply(pods.pod("reader", namespace, volumes={"fast": volume("fast")}))
+    pods.wait_for(cluster, namespace, "reader")
+    assert pods.run(cluster, namespace, "reader", "cat /mnt/fast/file") == (0, "there\n")
 
 
 def published(goldlink: Goldlink, cache: str) -> datetime:
