@@ -10,6 +10,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmap import mmap
 
 _LARGE = 1 << 20
 """Bytes from which it is worth the calls."""
@@ -18,6 +22,8 @@ _KEEP_SIZE = 0x1  # FALLOC_FL_KEEP_SIZE
 _WRITE = 0x2  # SYNC_FILE_RANGE_WRITE: begin, and do not wait
 _CANNOT = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.EINVAL}
 """Neither call is needed: what a file system does not know, it does without."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""There is less room than was to be reserved: whether it is enough, the write tells."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -39,16 +45,16 @@ class Growing:
         self._reserved = size
         self._begun = size
 
-    def append(self, chunk: bytes) -> None:
+    def append(self, chunk: bytes | mmap) -> None:
         """Write the whole `chunk` at the end.
 
         Raises:
-            OSError: as write(2) and fallocate(2), for example because the disk is full.
+            OSError: as write(2), for example because the disk is full.
         """
-        end = self.size + len(chunk)
+        view = memoryview(chunk)
+        end = self.size + len(view)
         if end > self._reserved and end >= _LARGE:
             self._reserve(end)
-        view = memoryview(chunk)
         while view:
             written = os.pwrite(self._fd, view, self.size)
             self.size += written
@@ -67,8 +73,13 @@ class Growing:
         ahead = end + _AHEAD
         if self._announced is not None:
             ahead = max(end, min(ahead, self._announced))
-        _call(_libc.fallocate, self._fd, _KEEP_SIZE, self.size, ahead - self.size)
         self._reserved = ahead
+        try:
+            _call(_libc.fallocate, self._fd, _KEEP_SIZE, self.size, ahead - self.size)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            os.ftruncate(self._fd, self.size)  # a part of it may have been found, which the write itself may need
 
 
 def _call(function: ctypes._NamedFuncPointer, *arguments: int) -> None:

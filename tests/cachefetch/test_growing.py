@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cachefetch.growing import Growing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MIB = 1 << 20
@@ -89,6 +89,33 @@ def test_a_full_disk_is_an_error() -> None:
             Growing(fd).append(b"x")
     finally:
         os.close(fd)
+
+
+@pytest.mark.root
+def test_the_last_room_of_a_disk_is_used(image: Callable[..., Path]) -> None:
+    """What is reserved ahead must not keep out what is written; ext4 even keeps what it found of that."""
+    disk = image("ext4", 48, "mkfs.ext4", "-q", "-m", "0")
+    status = os.statvfs(disk)
+    fits = status.f_bavail * status.f_frsize // MIB - 2
+    assert fits > 32, "larger than what is reserved ahead"
+    with opened(disk / "f") as fd:
+        file = Growing(fd)
+        for _ in range(fits):
+            file.append(bytes(MIB))
+        file.trim()
+    assert (disk / "f").stat().st_size == fits * MIB
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_keeps_nothing_reserved(image: Callable[..., Path]) -> None:
+    disk = image("ext4", 48, "mkfs.ext4", "-q", "-m", "0")
+    with opened(disk / "f") as fd:
+        file = Growing(fd)
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                file.append(bytes(MIB))
+        file.trim()
+    assert room(disk / "f") <= file.size + MIB
 
 
 def test_a_file_that_is_on_no_disk_grows_alike() -> None:
