@@ -40,19 +40,19 @@ def test_a_broken_config_map_leaves_the_last_valid_one_in_force_and_is_seen(
     assert "caches[0].retian" in goldlink.logs("driver")
     assert "caches[0].retian" in goldlink.logs("fetcher")
     current = cluster.machine.root / STATE.lstrip("/") / "caches" / "steady" / "current"
-    first = current.readlink()
+    first, before = current.readlink(), goldlink.restarts("driver")
     goldlink.write_source("steady", {"file": "two\n"})
     cluster.wait("the next version", lambda: current.readlink() != first, 120)
     cluster.apply(pods.pod("reader", namespace, volumes={"deps": volume("steady")}))
     pods.wait_for(cluster, namespace, "reader")
     assert pods.run(cluster, namespace, "reader", READ) == (0, "two\n")
-    assert goldlink.restarts("driver") == 0
+    assert goldlink.restarts("driver") == before
 
 
 def test_a_cache_that_is_removed_stays_for_the_pods_that_have_it(
     cluster: Cluster, goldlink: Goldlink, namespace: str
 ) -> None:
-    """Also when driver and kubelet start again, and publish again what is there."""
+    """Also when kubelet starts again, which publishes again what is there."""
     goldlink.declare(goldlink.source("going", {"file": "content\n"}))
     cluster.apply(pods.pod("reader", namespace, volumes={"deps": volume("going")}))
     pods.wait_for(cluster, namespace, "reader")
@@ -62,11 +62,9 @@ def test_a_cache_that_is_removed_stays_for_the_pods_that_have_it(
     cluster.apply(pods.pod("late", namespace, volumes={"deps": volume("going")}))
     cluster.wait("the refusal", lambda: refused in pods.messages(cluster, namespace, "late"), 180)
     cluster.kill("kubelet")
-    cluster.machine.kill("goldlink-csi node")
     cluster.start_kubelet()
     cluster.apply(pods.pod("neighbour", namespace))
     pods.wait_for(cluster, namespace, "neighbour", timeout=120)
-    goldlink.kubectl("rollout", "status", "daemonset", "--timeout=120s", timeout=150)
     assert pods.run(cluster, namespace, "reader", READ) == (0, "content\n")
     assert goldlink.users("going") == 1
     cluster.delete("pods", "--all", namespace=namespace)

@@ -31,6 +31,7 @@ def test_pods_outlive_a_driver_that_is_killed_and_start_when_it_is_back(
     cluster: Cluster, goldlink: Goldlink, namespace: str, reader: str
 ) -> None:
     names = [f"pod-{number}" for number in range(10)]
+    before = goldlink.restarts("driver")
     cluster.apply(*(pods.pod(name, namespace, volumes={"deps": volume("deps")}) for name in names))
     cluster.machine.kill("goldlink-csi node")
     assert pods.run(cluster, namespace, reader, READ) == (0, "content\nro\n")
@@ -39,7 +40,7 @@ def test_pods_outlive_a_driver_that_is_killed_and_start_when_it_is_back(
     assert pods.run(cluster, namespace, names[0], READ) == (0, "content\nro\n")
     assert registered(cluster)
     assert goldlink.users("deps") == 11
-    assert goldlink.restarts("driver") == 1
+    assert goldlink.restarts("driver") == before + 1
 
 
 def test_a_pod_that_ends_while_the_driver_is_away_is_cleaned_up_after(
