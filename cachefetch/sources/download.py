@@ -1,6 +1,6 @@
 """A download that survives interruptions: read it like a file, and it arrives as if the connection had never broken.
 
-Everything that arrives is written to a partial file before it is handed on, so a broken connection is resumed where it
+Everything that arrives is added to a partial file before it is handed on, so a broken connection is resumed where it
 ended (Range with If-Range, RFC 9110, 13.1.5 and 14.2), also by a later process, which reads the partial file first.
 Bytes are hashed as they are read, when there is a digest to compare them with.
 
@@ -24,8 +24,8 @@ import msgspec
 
 from cachefetch.decoding import UNREADABLE
 from cachefetch.errors import DataError, SourceError
-from cachefetch.growing import Growing
 from cachefetch.sources import web
+from cachefetch.spool import Spool
 from cachefetch.urls import redact
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Download:
         self._socket: socket.socket | None = None
         self.origin = self._recall()
         self._known = os.fstat(self._file).st_size if self.origin else 0
-        self._partial = Growing(self._file, self._known)
+        self._partial = Spool(self._file, self._known)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +105,9 @@ class Download:
     def __exit__(self, *_: object) -> None:
         """Close connection and file; the partial file stays for the next try unless it was discarded."""
         self._connection.close()
-        self._partial.trim()
+        with suppress(OSError):  # the disk is full: what is in memory is fetched once more
+            self._partial.flush()
+        self._partial.close()
         os.close(self._file)
 
     def read(self, size: int, /) -> bytes:
@@ -120,7 +122,7 @@ class Download:
         while not fresh and not self._complete and (self._body is None or self._position == self._partial.size):
             fresh = self._receive()
         left = self._partial.size - self._position
-        chunk = fresh[:size] if fresh else os.pread(self._file, min(size, left), self._position)
+        chunk = fresh[:size] if fresh else self._partial.read(min(size, left), self._position)
         if self._position < self._known:
             self.recalled += min(len(chunk), self._known - self._position)
         if self._sha256 is not None:
@@ -137,6 +139,7 @@ class Download:
         """
         while self.read(_CHUNK):
             pass
+        self._partial.flush()
         if self._sha256 is not None and self._digest != (found := f"sha256:{self._sha256.hexdigest()}"):
             raise DataError(
                 f"{redact(self._url)} has digest {found}, expected was {self._digest}: "
@@ -253,7 +256,8 @@ class Download:
         self._note.unlink(missing_ok=True)  # before the truncation: a note without its file would be believed
         os.ftruncate(self._file, 0)
         self._known = 0
-        self._partial = Growing(self._file)
+        self._partial.close()
+        self._partial = Spool(self._file, announced=origin.size if origin else None)
         self.origin = origin
         if origin is not None:
             self._note.write_bytes(msgspec.json.encode(origin))
