@@ -82,26 +82,28 @@ class Meter:
         self.started = clock()
         self.total: int | None = None
         self.done = 0
+        self._recalled = 0
         self._samples = deque([(self.started, 0)])
+        """When, and how many bytes had come by then that were not recalled."""
 
     def expect(self, total: int | None) -> None:
         """There will be so many bytes."""
         self.total = total
-        self._samples = deque([(self.clock(), self.done)])
+        self._samples = deque([(self.clock(), self.done - self._recalled)])
 
     def recall(self, count: int) -> None:
         """So many bytes are done, and say nothing of how fast the others come."""
+        self._recalled += count  # and not the samples, which another thread may be drawing from
         self.done += count
-        self._samples = deque((then, before + count) for then, before in self._samples)
 
     def rate(self) -> float:
         """Bytes a second over the last ten seconds."""
-        now = self.clock()
-        self._samples.append((now, self.done))
+        now, come = self.clock(), self.done - self._recalled
+        self._samples.append((now, come))
         while len(self._samples) > 2 and now - self._samples[1][0] > _RATE_WINDOW:  # noqa: PLR2004  (two make a rate)
             self._samples.popleft()
         then, before = self._samples[0]
-        return (self.done - before) / (now - then) if now > then else 0.0
+        return max(0, come - before) / (now - then) if now > then else 0.0
 
     def status(self) -> str:
         """In words: `340 MiB of 1.2 GiB (28%), 68 MiB/s, 13 s left`."""

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,26 @@ def test_what_an_earlier_try_has_brought_is_done_but_says_nothing_of_the_rate() 
     meter.recall(40 * MIB)
     meter.done += 20 * MIB
     assert meter.status() == "60 MiB of 100 MiB (60%), 10 MiB/s, 4.0 s left"
+
+
+def test_progress_is_drawn_while_bytes_are_recalled() -> None:
+    meter = Meter("looking")
+    meter.expect(MIB)
+    ended = threading.Event()
+
+    def draw() -> None:
+        while not ended.is_set():
+            meter.status()
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        for _ in range(20_000):
+            meter.recall(1)
+    finally:
+        ended.set()
+        drawing.join()
+    assert meter.done == 20_000
 
 
 def test_the_rate_is_that_of_the_last_seconds() -> None:
