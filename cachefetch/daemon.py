@@ -233,7 +233,7 @@ class _Progress:
 
     def recall(self, count: int) -> None:
         """What an earlier fetch has brought costs no bandwidth and is no byte more for the metrics."""
-        self._fetches.advance(self._cache.name, count)
+        self._fetches.recall(self._cache.name, count)
         self.check()
 
     def advance(self, count: int) -> None:

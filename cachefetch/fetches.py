@@ -133,6 +133,12 @@ class Fetches:
         if work is not None and (meter := work.meter) is not None:
             meter.done += count
 
+    def recall(self, name: str, count: int) -> None:
+        """As `advance`, of bytes that an earlier fetch has brought: they say nothing of how fast the others come."""
+        work = self._works.get(name)
+        if work is not None and (meter := work.meter) is not None:
+            meter.recall(count)
+
     def published(self) -> None:
         """A version may be there now, although its refresh is not over yet."""
         with self._changed:

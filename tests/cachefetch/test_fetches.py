@@ -232,3 +232,15 @@ def test_progress_is_seen_while_it_runs_and_gone_afterwards(store: Store) -> Non
     made.succeeded(begun, GOOD)
     [status] = made.statuses()
     assert (status.state, status.done, status.total) == (State.IDLE, 0, None)
+
+
+def test_what_an_earlier_fetch_has_brought_is_done_and_promises_nothing(store: Store) -> None:
+    clock = Clock()
+    made = fetches(store, cache(), clock=clock)
+    begin(made)
+    made.fetching(CACHE, 100)
+    clock.now += 2
+    made.recall(CACHE, 40)
+    made.advance(CACHE, 20)
+    [status] = made.statuses()
+    assert (status.done, status.text) == (60, "fetching 60 B of 100 B, 60%, 4.0 s left")
