@@ -82,6 +82,15 @@ class Growing:
             os.ftruncate(self._fd, self.size)  # a part of it may have been found, which the write itself may need
 
 
+def write_back(fd: int) -> None:
+    """Begin to bring to the disk what the file has in memory only, and do not wait.
+
+    Raises:
+        OSError: as sync_file_range(2).
+    """
+    _call(_libc.sync_file_range, fd, 0, 0, _WRITE)
+
+
 def _call(function: ctypes._NamedFuncPointer, *arguments: int) -> None:
     if function(*arguments) != 0:
         number = ctypes.get_errno()

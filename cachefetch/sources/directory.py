@@ -20,6 +20,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from cachefetch.errors import SourceError, UnsafeEntry
+from cachefetch.growing import write_back
 from cachefetch.paths import show
 from cachefetch.sources.base import SourceChanged
 
@@ -229,9 +230,21 @@ def _stage_file(root: bytes, found: Found, stage: Stage, started_ns: int) -> Non
     with os.fdopen(fd, "rb", buffering=0) as file:
         # What changed a moment ago may change again within the same tick: such a file is read again next time.
         token = found.token if found.status.st_ctime_ns < started_ns - _RACY_NS else b""
+        _clean(root, found, file)
         stage.file(found.path, found.status.st_mode, found.status.st_mtime_ns, _Content(root, found, file), token=token)
         if _token(os.fstat(fd), b"") != found.token:
             raise _changed(root, found.path)
+
+
+def _clean(root: bytes, found: Found, file: RawIOBase) -> None:
+    """Let the times tell of everything that is written from now on.
+
+    A store through a memory map changes the times of its file only when the page was clean (mmap(2), MAP_SHARED).
+    """
+    try:
+        write_back(file.fileno())
+    except OSError as error:
+        raise _unreadable(root, found.path, error) from error
 
 
 class _Content:

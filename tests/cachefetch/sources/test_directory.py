@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from contextlib import closing
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -303,3 +304,18 @@ def test_as_much_as_changed_is_announced(root: Path, fetched: Fetched, store: St
         second = source.resolve(known)
     assert second is not None
     assert second.size == 50
+
+
+@pytest.mark.root
+def test_what_is_stored_through_a_memory_map_is_seen(image: Callable[..., Path], fetched: Fetched) -> None:
+    """A store to a page that is dirty already changes no time of its file: the page must be clean when it is read."""
+    root = image("ext4", 16, "mkfs.ext4", "-q")  # no other file system's sync cleans it
+    (root / "lost+found").rmdir()
+    (root / "data").write_bytes(b"0" * 4096)
+    with (root / "data").open("r+b") as file, mmap(file.fileno(), 4096) as mapped:
+        mapped[0:1] = b"1"
+        settle()
+        sync(fetched, root)
+        mapped[0:1] = b"2"
+        sync(fetched, root)
+    assert (fetched.tree / "data").read_bytes()[:1] == b"2"
