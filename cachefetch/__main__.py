@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -25,7 +25,9 @@ from cachefetch.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
+    from cachefetch.client import Fetcher
     from cachefetch.cluster import ApiServer
     from cachefetch.reports import Place
     from cachefetch.store import Store
@@ -69,24 +71,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _fetcher(root: Path) -> AbstractContextManager[Fetcher | None]:
+    """The fetcher that runs on the store at `root`, if one does. Without one, gRPC need not be imported."""
+    from cachefetch import sockets
+
+    if not sockets.served(sockets.fetch_socket(root)):
+        return nullcontext()
+    from cachefetch import client
+
+    return client.connect(root)
+
+
 def _refresh(args: argparse.Namespace, terminal: Terminal) -> int:
-    from cachefetch import client, commands, config, remote, selection
+    from cachefetch import commands, config, selection
     from cachefetch.sources import open_source
     from cachefetch.store import Store
 
     caches = selection.declared(config.load(args.config), args.cache)
-    with client.connect(args.state_dir) as fetcher:
+    with _fetcher(args.state_dir) as fetcher:
         if fetcher:
+            from cachefetch import remote
+
             return remote.refresh(Store(args.state_dir), fetcher, caches, terminal)
         return commands.refresh(Store.open(args.state_dir), caches, open_source, terminal)
 
 
 def _list(args: argparse.Namespace, terminal: Terminal) -> int:
-    from cachefetch import client, config, listing
+    from cachefetch import config, listing
     from cachefetch.store import Store
 
     declared, store = config.load(args.config), Store(args.state_dir)
-    with client.connect(args.state_dir) as fetcher:
+    with _fetcher(args.state_dir) as fetcher:
         doings = listing.told(fetcher.statuses()) if fetcher else listing.remembered(store, declared, time.time())
     return listing.show(store, declared, doings, terminal, as_json=args.output == "json")
 
@@ -142,7 +157,7 @@ def _serve(args: argparse.Namespace, store: Store, cluster: tuple[ApiServer, Pla
     from cachefetch.fetches import Fetches
     from cachefetch.journal import Journal
     from cachefetch.metrics import Metrics
-    from cachefetch.rpc import fetch_socket
+    from cachefetch.sockets import fetch_socket
     from cachefetch.sources import open_source
     from cachefetch.waiting import Waiting
 

@@ -10,7 +10,7 @@ import grpc
 from cachefetch.errors import ConfigError, GoldlinkError, UnknownCache
 from cachefetch.messages import decode_ended, decode_status
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
-from cachefetch.rpc import fetch_socket, served
+from cachefetch.sockets import fetch_socket, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
-import socket
 import stat
 import time
 from concurrent import futures
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
 
-from cachefetch.errors import ConfigError, GoldlinkError, Precondition
+from cachefetch.errors import GoldlinkError, Precondition
 from cachefetch.logs import fields
+from cachefetch.sockets import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,10 +24,6 @@ _log = logging.getLogger(__name__)
 TEXT_MAX = 2000
 """Bytes of an error's text. It travels percent-encoded, up to three times as long, in a header, and clients refuse more
 than 8 KiB of those (gRPC, default of GRPC_ARG_MAX_METADATA_SIZE)."""
-
-
-SOCKET_PATH_MAX = 107
-"""Bytes: `sun_path` of unix(7) has 108 with the final NUL."""
 
 
 class Outcome(NamedTuple):
@@ -126,35 +121,6 @@ class SocketServer:
         if served(self._path):
             raise Precondition(f"{self._option}: another process serves on {self._path}: stop it, or use another path")
         self._path.unlink()
-
-
-def fetch_socket(root: Path) -> Path:
-    """Where the fetcher of the store at `root` serves.
-
-    Raises:
-        ConfigError: the path is too long for a socket.
-    """
-    path = root / "run" / "fetch.sock"
-    if len(os.fsencode(path)) > SOCKET_PATH_MAX:
-        raise ConfigError(f"--state-dir: {str(root)!r} is too long for the sockets in it: use a shorter path")
-    return path
-
-
-def served(path: Path) -> bool:
-    """Whether somebody listens on the unix socket at `path`; False when there is none, or its process is dead."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(os.fspath(path))
-        except (
-            ConnectionRefusedError,
-            FileNotFoundError,
-            NotADirectoryError,
-        ):  # bound once, listened on no more (connect(2)); or absent
-            return False
-        except BlockingIOError:  # somebody listens and is busy
-            return True
-    return True
 
 
 class _Pool(futures.ThreadPoolExecutor):

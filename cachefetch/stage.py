@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ _log = logging.getLogger(__name__)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 20
+_WORTH_A_THREAD = 1 << 18
+"""Bytes of a piece that is hashed and written at the same time, on two processors; smaller ones are not worth it."""
 _OPEN_DIRECTORIES = 64
 _UNKNOWN_MTIME = 0  # of directories that the source does not list: the same on every node
 
@@ -91,6 +94,7 @@ class Stage:
         self._on_recalled = on_recalled
         self._ahead = 0
         self._measures = False
+        self._hashing = ThreadPoolExecutor(1, "hashing")  # which starts its thread when it gets work
         (directory / "tree").mkdir()
         self._root = os.open(directory / "tree", _DIRECTORY)
         # Neither the umask nor a set-group-id bit, which everything below would inherit (mkdir(2)), may get in here.
@@ -108,6 +112,7 @@ class Stage:
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
+        self._hashing.shutdown()
 
     @property
     def before(self) -> Index | None:
@@ -266,8 +271,13 @@ class Stage:
         sha256 = hashlib.sha256()
         while chunk := content.read(_CHUNK):
             self._budget.content(len(chunk), path)
-            sha256.update(chunk)
-            file.append(chunk)
+            if len(chunk) < _WORTH_A_THREAD:
+                sha256.update(chunk)
+                file.append(chunk)
+            else:
+                hashed = self._hashing.submit(sha256.update, chunk)
+                file.append(chunk)
+                hashed.result()
             self._heard(0 if self._measures else len(chunk))
         file.trim()
         return file.size, sha256.hexdigest()

@@ -19,7 +19,7 @@ from cachefetch.follow import Follower
 from cachefetch.health import HealthServer
 from cachefetch.logs import fields
 from cachefetch.reaper import Reaper
-from cachefetch.rpc import fetch_socket
+from cachefetch.sockets import fetch_socket
 from cachefetch.store import Store
 from csi.cache_controller import CacheController
 from csi.controller import Controller

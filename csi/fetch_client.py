@@ -15,7 +15,7 @@ import grpc
 
 from cachefetch.errors import Busy, InvalidRequest, NotReady, Precondition, UnknownVersion
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
-from cachefetch.rpc import served
+from cachefetch.sockets import served
 from csi.arrivals import explain, patience
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import grpc
 
 from cachefetch.errors import ConfigError, Precondition
 from cachefetch.logs import fields
-from cachefetch.rpc import SOCKET_PATH_MAX
+from cachefetch.sockets import SOCKET_PATH_MAX
 from csi.pb import pluginregistration_pb2, pluginregistration_pb2_grpc
 
 if TYPE_CHECKING:

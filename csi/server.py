@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachefetch.errors import ConfigError
-from cachefetch.rpc import SOCKET_PATH_MAX, SocketServer
+from cachefetch.rpc import SocketServer
+from cachefetch.sockets import SOCKET_PATH_MAX
 from csi import waiters
 from csi.interceptors import chain
 from csi.pb import csi_pb2_grpc

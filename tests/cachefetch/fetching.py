@@ -15,8 +15,8 @@ from cachefetch.errors import SourceError
 from cachefetch.fetches import Fetches
 from cachefetch.journal import Journal
 from cachefetch.metrics import Metrics
-from cachefetch.rpc import fetch_socket
 from cachefetch.service import Fetch, make_server
+from cachefetch.sockets import fetch_socket
 from cachefetch.units import Duration
 from cachefetch.waiting import Waiting
 from tests.cachefetch.fakes import CACHE

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import socket
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachefetch.errors import Busy, ConfigError, Precondition, SourceError
-from cachefetch.rpc import SOCKET_PATH_MAX, TEXT_MAX, SocketServer, fetch_socket, outcome, served
+from cachefetch.errors import Busy, Precondition, SourceError
+from cachefetch.rpc import TEXT_MAX, SocketServer, outcome
+from cachefetch.sockets import served
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def server(path: Path) -> SocketServer:
@@ -69,10 +73,3 @@ def test_the_text_of_an_unexpected_error_is_not_shown() -> None:
     code, text = outcome(ValueError("password"), "Ensure")
     assert code is grpc.StatusCode.INTERNAL
     assert "password" not in text
-
-
-def test_a_state_directory_too_deep_for_sockets_is_refused_at_the_start() -> None:
-    longest = Path("/" + "d" * (SOCKET_PATH_MAX - len("//run/fetch.sock")))
-    assert len(str(fetch_socket(longest))) == SOCKET_PATH_MAX
-    with pytest.raises(ConfigError, match=r"--state-dir: .* is too long for the sockets in it"):
-        fetch_socket(longest / "d")

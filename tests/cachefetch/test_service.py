@@ -11,7 +11,7 @@ from cachefetch import service
 from cachefetch.errors import Busy
 from cachefetch.fetches import Fetches
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
-from cachefetch.rpc import fetch_socket
+from cachefetch.sockets import fetch_socket
 from cachefetch.waiting import Pod, Waiting
 from tests.cachefetch.fakes import CACHE, File, MemorySource
 from tests.cachefetch.fetching import Stuck, cache, eventually, running

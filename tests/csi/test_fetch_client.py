@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from cachefetch.errors import Busy, Code, InvalidRequest, NotReady, Precondition, SourceError, UnknownVersion
 from cachefetch.nodes import Node
-from cachefetch.rpc import fetch_socket
+from cachefetch.sockets import fetch_socket
 from csi.fetch_client import FetchArrivals
 from csi.requests import Pod
 from csi.waiters import Waiters

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachefetch.errors import Busy, ConfigError, Precondition
+from cachefetch.sockets import SOCKET_PATH_MAX
 from csi import waiters
 from csi.identity import Identity
 from csi.metrics import Metrics
 from csi.pb import csi_pb2, csi_pb2_grpc
-from csi.server import SOCKET_PATH_MAX, WORKERS, Server, parse_endpoint
+from csi.server import WORKERS, Server, parse_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import grpc
 
 from cachefetch.client import Fetcher
 from cachefetch.pb import fetch_pb2, fetch_pb2_grpc
-from cachefetch.rpc import fetch_socket, served
+from cachefetch.sockets import fetch_socket, served
 from cachefetch.store import Store
 from tests.csi.driver import parse_line, until
 
