@@ -1,4 +1,4 @@
-"""Unix sockets of goldlink: where the fetcher's is, and whether somebody serves. Knows no gRPC, whose import takes time."""
+"""Unix sockets of goldlink: where the fetcher's is, and whether somebody serves. Knows no gRPC, which loads slowly."""
 
 from __future__ import annotations
 
