@@ -3,7 +3,7 @@
     python bench/run.py [--quick | --full] [--only PART…] [--place DIR] [--out DIR] [--publish]
 
 Writes results.json, a CSV file for each table and the plots to build/bench; with --publish also docs/benchmarks.md and
-docs/benchmarks/. --quick takes about a minute and proves little, --full adds a million files and larger downloads.
+docs/benchmarks/. --quick takes about a minute and proves little, --full takes more turns and larger downloads.
 """
 
 from __future__ import annotations
