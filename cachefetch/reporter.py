@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cachefetch.reports import Place
     from cachefetch.store import Store
     from cachefetch.waiting import Wait, Waiting
+    from cachefetch.work import Status
 
 _LOOK = 1.0
 """Seconds between two looks at pods."""
@@ -48,6 +49,8 @@ _SETTLE = 1.0
 """Seconds after which a volume is mounted, or its record is gone again; and a wait is worth an event."""
 _REPEAT = 10.0
 """Seconds between two events about the same wait."""
+_DOUBLINGS = 4
+"""Of these seconds while a fetch fails: a thousand nodes whose source is down must not keep the API server busy."""
 _RECENT = 300.0
 """Seconds: volumes that were mounted earlier, before this process was there, were told of by the one before."""
 _GRACE = 1.0
@@ -106,7 +109,7 @@ class PodEvents:
         for wait in waits:
             status = statuses.get(wait.cache)
             told = self._waits.get((wait.pod.uid, wait.cache))
-            if status is None or now - (told.last + _REPEAT if told else wait.since + _SETTLE) < 0:
+            if status is None or now < (told.last + _pause(told, status) if told else wait.since + _SETTLE):
                 continue
             text = reports.explain(self._place, wait, status)
             if told is None or told.text != text:
@@ -129,6 +132,11 @@ class PodEvents:
             return self._store.version(record.cache, record.version)
         except (UnknownVersion, DataError):
             return None
+
+
+def _pause(told: Told, status: Status) -> float:
+    """Seconds to the next event about the same wait: longer and longer while nothing but the next try is new."""
+    return _REPEAT * (2 ** min(told.times - 1, _DOUBLINGS) if status.state is State.FAILED else 1)
 
 
 def _next(told: Told | None, text: str, since: float, now: float) -> Told:

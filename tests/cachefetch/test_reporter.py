@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from cachefetch.records import VolumeRecord
 from cachefetch.reporter import NodeCaches, NodeLabels, PodEvents, Reporter
 from cachefetch.reports import Place
 from cachefetch.waiting import Pod
-from cachefetch.work import State
+from cachefetch.work import State, Status
 from tests.cachefetch.fakes import CACHE, File, MemorySource, publish
 from tests.cachefetch.fetching import Fetcher, Stuck, cache, eventually, running
 
@@ -303,6 +304,34 @@ def test_a_wait_that_says_nothing_new_is_not_told_again(
             clock.now += 1
             events.look()
     assert api.applied == 1
+
+
+@dataclass
+class Failing:
+    """Fetches whose text is another at each look."""
+
+    status: Status
+    clock: Clock
+
+    def statuses(self) -> list[Status]:
+        return [dataclasses.replace(self.status, state=State.FAILED, text=f"next in {self.clock.now}")]
+
+
+def test_a_source_that_stays_down_is_told_less_and_less_often(
+    api: FakeApi, events: PodEvents, fetcher: Fetcher, clock: Clock
+) -> None:
+    """Its text changes at each look, for the next try comes nearer."""
+    fetcher.waiting._wall = clock
+    events._fetches = Failing(fetcher.fetches.statuses()[0], clock)  # type: ignore[assignment]
+    at: list[float] = []
+    with fetcher.waiting.of(POD, CACHE):
+        start = clock.now
+        for _ in range(1000):
+            clock.now += 1
+            before = api.applied
+            events.look()
+            at += [clock.now - start] * (api.applied - before)
+    assert at == [1, 11, 31, 71, 151, 311, 471, 631, 791, 951]
 
 
 # The node
