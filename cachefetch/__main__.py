@@ -100,10 +100,16 @@ def _list(args: argparse.Namespace, terminal: Terminal) -> int:
     from cachefetch import config, listing
     from cachefetch.store import Store
 
-    declared, store = config.load(args.config), Store(args.state_dir)
+    store = Store(args.state_dir)
     with _fetcher(args.state_dir) as fetcher:
-        doings = listing.told(fetcher.statuses()) if fetcher else listing.remembered(store, declared, time.time())
-    return listing.show(store, declared, doings, terminal, as_json=args.output == "json")
+        if fetcher:  # which says what is in force, also when the file is not valid any more
+            doings = listing.told(fetcher.statuses())
+            names = list(doings)
+        else:
+            declared = config.load(args.config)
+            doings = listing.remembered(store, declared, time.time())
+            names = [cache.name for cache in declared.caches]
+    return listing.show(store, names, doings, terminal, as_json=args.output == "json")
 
 
 def _verify(args: argparse.Namespace, terminal: Terminal) -> int:

@@ -81,9 +81,8 @@ class Row(NamedTuple):
     doing: Doing = Doing()
 
 
-def show(store: Store, config: Config, doings: Mapping[str, Doing], terminal: Terminal, *, as_json: bool) -> int:
-    """Every version of every cache; `doings` says what is done about the caches."""
-    names = [cache.name for cache in config.caches]
+def show(store: Store, names: Sequence[str], doings: Mapping[str, Doing], terminal: Terminal, *, as_json: bool) -> int:
+    """Every version of every cache, those of these `names` are declared; `doings` says what is done about them."""
     shown = [row._replace(doing=doings.get(row.cache, Doing())) for row in rows(store, names)]
     now = time.time()
     if as_json:

@@ -28,7 +28,7 @@ def test_the_list_has_a_row_for_every_version_and_for_a_cache_without_one(store:
     use(store, old, "v1")
     use(store, old, "v2")
     gone = published(store, b"1", "gone")
-    assert show(store, config("empty", CACHE), {}, output.terminal, as_json=False) == 0
+    assert show(store, ["empty", CACHE], {}, output.terminal, as_json=False) == 0
     rows = [line.split() for line in output.out]
     assert rows[0] == ["CACHE", "VERSION", "SIZE", "FILES", "AGE", "USERS", "NOTE"]
     assert rows[1] == ["empty", "-", "-", "-", "-", "0", "no", "version"]
@@ -40,7 +40,7 @@ def test_the_list_has_a_row_for_every_version_and_for_a_cache_without_one(store:
 
 def test_the_longest_names_and_largest_figures_fit_a_hundred_columns(store: Store, output: Output) -> None:
     published(store, name="n" * 63)
-    assert show(store, config(), {}, output.terminal, as_json=False) == 0
+    assert show(store, [], {}, output.terminal, as_json=False) == 0
     assert max(map(len, output.out)) <= 100
     assert "…" in output.out[1]
 
@@ -48,7 +48,7 @@ def test_the_longest_names_and_largest_figures_fit_a_hundred_columns(store: Stor
 def test_the_list_as_json_has_whole_ids_and_plain_figures(store: Store, output: Output) -> None:
     version = published(store)
     use(store, version)
-    assert show(store, config("empty", CACHE), {}, output.terminal, as_json=True) == 0
+    assert show(store, ["empty", CACHE], {}, output.terminal, as_json=True) == 0
     empty, row = output.json()
     unknown = {"state": None, "next": None, "error": None, "failures": 0}
     assert empty == {"cache": "empty", "declared": True, "version": None, **unknown}
@@ -64,14 +64,14 @@ def test_a_version_that_cannot_be_read_is_listed_as_damaged(store: Store, output
     version, other = published(store), published(store, b"22")
     store.manifest(CACHE, version.id).write_bytes(b"rubbish\n")
     store.manifest(CACHE, other.id).unlink()
-    assert show(store, config(CACHE), {}, output.terminal, as_json=False) == 0
+    assert show(store, [CACHE], {}, output.terminal, as_json=False) == 0
     lines = {line.split()[1]: line for line in output.out[1:]}
     assert lines[version.short].endswith("  damaged")
     assert lines[other.short].endswith("  damaged, current")
 
 
 def test_listing_makes_no_store(tmp_path: Path, output: Output) -> None:
-    assert show(Store(tmp_path / "none"), config(CACHE), {}, output.terminal, as_json=False) == 0
+    assert show(Store(tmp_path / "none"), [CACHE], {}, output.terminal, as_json=False) == 0
     assert output.out[1].split()[0] == CACHE
     assert not (tmp_path / "none").exists()
 
@@ -81,7 +81,7 @@ def test_what_the_fetcher_does_is_told_beside_the_current_version_and_below(stor
     os.utime(store.manifest(CACHE, old.id).parent, (1, 1))
     published(store, b"22")
     doings = told([status(), status("hand", next_in=None), status("bad", State.FAILED, error="it is away: connect it")])
-    assert show(store, config(CACHE, "hand", "bad"), doings, output.terminal, as_json=False) == 0
+    assert show(store, [CACHE, "hand", "bad"], doings, output.terminal, as_json=False) == 0
     assert output.out[1].endswith("current, next look in 4m00s")
     assert "next look" not in output.out[2]
     assert output.out[3].endswith("no version, by hand only")
@@ -91,7 +91,7 @@ def test_what_the_fetcher_does_is_told_beside_the_current_version_and_below(stor
 
 def test_what_the_fetcher_does_is_in_the_json(store: Store, output: Output) -> None:
     doings = told([status(state=State.FAILED, next_in=12.34, error="it is away: connect it")])
-    assert show(store, config(CACHE), doings, output.terminal, as_json=True) == 0
+    assert show(store, [CACHE], doings, output.terminal, as_json=True) == 0
     [row] = output.json()
     assert row["state"] == "failed"
     assert row["next"] == 12.3
@@ -105,7 +105,7 @@ def test_without_a_fetcher_the_last_failure_is_remembered_if_the_source_is_the_s
     failure = Failure(source=identify(cache()), count=3, error="it is away: connect it", retry=130.0)
     Journal.of(store.root).write({CACHE: failure, "other": failure})
     doings = remembered(store, config(CACHE, "other"), 100.0)
-    assert show(store, config(CACHE, "other"), doings, output.terminal, as_json=False) == 0
+    assert show(store, [CACHE, "other"], doings, output.terminal, as_json=False) == 0
     assert output.out[3:] == ["deps: last try failed: it is away: connect it; no fetcher is running"]
     assert doings[CACHE].failures == 3
     assert doings[CACHE].next_in == 30.0

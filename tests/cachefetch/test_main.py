@@ -351,6 +351,15 @@ def test_other_commands_work_beside_a_daemon(setup: Setup) -> None:
         assert len(setup.ok("list").splitlines()) == 3
 
 
+def test_the_list_beside_a_daemon_is_of_what_is_in_force(setup: Setup) -> None:
+    """Somebody broke the file, and wants to see what is there."""
+    with setup.started("run"):
+        eventually(setup.tree("deps").is_dir)
+        setup.config.write_text("caches: 3")
+        listed = json.loads(setup.ok("list", "-o", "json"))
+        assert {row["cache"]: row["declared"] for row in listed} == {"deps": True, "model": True}
+
+
 def test_it_is_installed_as_a_command() -> None:
     command = Path(sys.executable).with_name("cachefetch")
     assert subprocess.run([command, "--version"], check=True, capture_output=True, text=True).stdout.startswith(
