@@ -43,6 +43,9 @@ def capability(mode: Mode.Mode.ValueType = Mode.SINGLE_NODE_WRITER) -> csi_pb2.V
 WRITER = capability()
 READERS = capability(Mode.MULTI_NODE_READER_ONLY)
 
+_OWN = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 500)]
+"""Channels to one address share a connection, and how long it is not tried again; a driver that starts anew is new."""
+
 
 class Member:
     """One driver process and its clients."""
@@ -65,13 +68,13 @@ class Member:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=ROOT)
-        channel = grpc.insecure_channel(f"unix:{self.socket}")
-        try:
-            grpc.channel_ready_future(channel).result(30)
-        except grpc.FutureTimeoutError:
-            raise AssertionError(tail(self.log)) from None
         if self.channel:
             self.channel.close()
+        channel = grpc.insecure_channel(f"unix:{self.socket}", options=_OWN)
+        try:
+            grpc.channel_ready_future(channel).result(60)
+        except grpc.FutureTimeoutError:
+            raise AssertionError(tail(self.log)) from None
         self.channel = channel
         self.node = csi_pb2_grpc.NodeStub(channel)
         self.controller = csi_pb2_grpc.ControllerStub(channel)
