@@ -83,7 +83,7 @@ def test_kubelet_and_driver_that_crash_together_find_each_other_and_the_volumes_
     cluster.apply(pods.pod("after", namespace, volumes={"deps": volume("deps")}))
     pods.wait_for(cluster, namespace, "after", timeout=120)
     assert pods.run(cluster, namespace, reader, READ) == (0, "content\nro\n")
-    assert registered(cluster)
+    cluster.wait("the registration", lambda: registered(cluster))
     assert goldlink.users("deps") == 2
     cluster.delete("pod", reader, "after", namespace=namespace)
     cluster.wait("the end of the volumes", lambda: goldlink.users("deps") == 0)
