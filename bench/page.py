@@ -24,7 +24,8 @@ are in [results.json](benchmarks/results.json).
 _DELIVERY = """## Against everything else
 
 Milliseconds until a tree is there and until it is gone, medians. The goldlink rows are whole RPCs; the mounts are bare
-system calls by root, without a record, checks or an RPC. Removing a copy is `rm -rf`.
+system calls by root, without a record, checks or an RPC. Removing a copy is `rm -rf`. Ways that make new files may look
+up to ten times too slow here: ext4 searches past what the turn before has deleted (`spread` in bench/samples.py).
 
 ![Time until a tree is delivered](benchmarks/delivery.svg)
 """
