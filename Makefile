@@ -62,7 +62,7 @@ e2e: $(READY) programs ## Real pods on a real one-node Kubernetes, and the upstr
 sanity: $(READY) packages ## csi-sanity against the driver, as one process and split
 	@$(BIN)/python -m pytest tests/conformance
 
-bench: $(READY) ## Measure everything on the page docs/benchmarks.md, and write it anew (root, 15 minutes)
+bench: $(READY) ## Measure everything on the page docs/benchmarks.md, and write it anew (root, 20 minutes)
 	@tests/tools/packages.sh bench/apt-packages.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@$(BIN)/python bench/run.py --publish $(BENCH)
