@@ -158,6 +158,7 @@ class Registry:
             heard = max(heard, total)
 
         def ask(endpoint: _Endpoint, patience: web.Patience) -> Path:
+            """The whole blob from one registry; what is not the blob is thrown away, what is a part of it stays."""
             url = self._url(endpoint, "blobs", digest)
             with Download(self._client, url, place, patience, digest=digest) as download:
                 try:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from cachefetch.units import Size
 from cachefetch.verify import verify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from cachefetch.model import Version
@@ -148,6 +149,16 @@ def picture(root: Path) -> dict[str, tuple[int, int, int, int]]:
                 status = os.lstat(path)
                 found[path] = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
     return found
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor of the file, which is made when missing, to read and write."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def below(root: Path) -> set[str]:

@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import signal
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,21 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cachefetch.spool import Spool
+from tests.cachefetch.fakes import opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 BLOCK = 1 << 19
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def chunks(sizes: list[int]) -> list[bytes]:
